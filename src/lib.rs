@@ -1,0 +1,1 @@
+//! `vaebm`: a hand-written kernel engine for VAEBM (Xiao, Kreis, Kautz, Vahdat, ICLR 2021).

@@ -1,0 +1,2 @@
+//! The `vaebm` binary.
+fn main() {}
