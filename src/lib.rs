@@ -1,1 +1,12 @@
-//! `vaebm`: a hand-written kernel engine for VAEBM (Xiao, Kreis, Kautz, Vahdat, ICLR 2021).
+//! `vaebm`: a hand-written kernel engine for VAEBM (Xiao, Kreis, Kautz, Vahdat, ICLR 2021): the product of a deep
+//! hierarchical VAE and an energy network on images, trained and sampled by one binary.
+//!
+//! A [`tape::Tape`] records a step once, its planner turns it into a [`program::Plan`] (a list of launches over one arena),
+//! and a [`device::Device`] runs that again and again. Both training stages and sampling are such programs.
+
+pub mod device;
+pub mod ops;
+pub mod program;
+pub mod real;
+pub mod tape;
+pub mod tensor;

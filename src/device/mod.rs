@@ -1,0 +1,89 @@
+//! Devices run planned programs over memory that they own.
+
+use crate::program::{Noise, Plan};
+use crate::tensor::Shape;
+
+pub mod host;
+pub mod memory;
+
+/// A program that a device has prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProgramId(pub(crate) usize);
+
+/// What a device refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// A name that the program or the state does not have.
+    #[error("{what} `{name}` does not exist{}", .known.as_ref().map(|k| format!("; there are: {k}")).unwrap_or_default())]
+    Unknown {
+        /// Feed, output or state.
+        what: &'static str,
+        /// The name asked for.
+        name: String,
+        /// The names that exist, if they are few.
+        known: Option<String>,
+    },
+    /// Data of another length than the tensor.
+    #[error("{what} `{name}` of shape {shape} takes {} numbers, not {got}", .shape.len())]
+    Length {
+        /// Feed, output or state.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Its shape.
+        shape: Shape,
+        /// How many were given.
+        got: usize,
+    },
+    /// Two programs disagree about a state.
+    #[error("state `{name}` has shape {have}, and a program wants it with shape {want}")]
+    StateShape {
+        /// The state.
+        name: String,
+        /// As created first.
+        have: Shape,
+        /// As a later program declares it.
+        want: Shape,
+    },
+    /// The device itself failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs programs. Programs of one device share its states by name; states start as zeros.
+pub trait Device {
+    /// What it is, for reports: `cpu`, or the name of the GPU.
+    fn name(&self) -> String;
+    /// Bytes of memory that programs may still take.
+    fn available_bytes(&self) -> usize;
+    /// Allocates a program's arena and any state that is new, and resolves its kernels.
+    fn prepare(&mut self, plan: Plan) -> Result<ProgramId, DeviceError>;
+    /// The plan of a prepared program.
+    fn plan(&self, program: ProgramId) -> &Plan;
+    /// Frees a prepared program's arena. Its id must not be used again.
+    fn release(&mut self, program: ProgramId);
+    /// Writes a feed. It keeps its value until it is written again.
+    fn feed(&mut self, program: ProgramId, name: &str, data: &[f32]) -> Result<(), DeviceError>;
+    /// Runs a program once for each of `steps` consecutive noise steps, starting at `noise.step`.
+    fn run_steps(
+        &mut self,
+        program: ProgramId,
+        noise: Noise,
+        steps: u32,
+    ) -> Result<(), DeviceError>;
+    /// Reads an output of the last run.
+    fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError>;
+    /// The names and shapes of all states, in order of creation.
+    fn states(&self) -> Vec<(String, Shape)>;
+    /// Makes sure a state exists.
+    fn declare_state(&mut self, name: &str, shape: Shape) -> Result<(), DeviceError>;
+    /// Reads a state.
+    fn read_state(&mut self, name: &str) -> Result<Vec<f32>, DeviceError>;
+    /// Writes a state.
+    fn write_state(&mut self, name: &str, data: &[f32]) -> Result<(), DeviceError>;
+
+    /// Runs a program once.
+    fn run(&mut self, program: ProgramId, noise: Noise) -> Result<(), DeviceError> {
+        self.run_steps(program, noise, 1)
+    }
+}

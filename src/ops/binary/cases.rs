@@ -1,0 +1,51 @@
+//! The table of cases.
+
+use super::{broadcast_to, combine, div, mul, sum_of, sum_to};
+use crate::ops::testing::{Case, input};
+use crate::tensor::Shape;
+
+/// Equal shapes, every kind of broadcast, sums.
+pub fn cases() -> Vec<Case> {
+    let full = Shape::new(&[2, 3, 5, 7]);
+    let mut cases = Vec::new();
+    for small in [
+        vec![2, 3, 5, 7],
+        vec![7],
+        vec![1],
+        vec![],
+        vec![2, 1, 1, 7],
+        vec![2, 1, 1, 1],
+        vec![3, 5, 7],
+    ] {
+        let b = Shape::new(&small);
+        let two = move || vec![input(full), input(b).within(0.5, 2.0)];
+        cases.push(Case::new(format!("0.5 a - 2 b, b {b}"), two(), |r, x| {
+            vec![combine(r, 0.5, x[0], -2.0, x[1])]
+        }));
+        cases.push(Case::new(format!("a b, b {b}"), two(), |r, x| {
+            vec![mul(r, x[0], x[1])]
+        }));
+        cases.push(Case::new(format!("a / b, b {b}"), two(), |r, x| {
+            vec![div(r, x[0], x[1])]
+        }));
+        cases.push(Case::new(
+            format!("broadcast {b}"),
+            vec![input(b)],
+            move |r, x| vec![broadcast_to(r, x[0], full)],
+        ));
+        cases.push(Case::new(
+            format!("sum to {b}"),
+            vec![input(full)],
+            move |r, x| vec![sum_to(r, x[0], b)],
+        ));
+    }
+    cases.push(Case::new(
+        "sum of three",
+        vec![input([3, 3]), input([3, 3]), input([3, 3])],
+        |r, x| vec![sum_of(r, x)],
+    ));
+    cases.push(Case::new("one tensor twice", vec![input([4])], |r, x| {
+        vec![mul(r, x[0], x[0])]
+    }));
+    cases
+}
