@@ -1,3 +1,4 @@
 //! `vaebm`: a hand-written kernel engine for VAEBM (Xiao, Kreis, Kautz, Vahdat, ICLR 2021).
 
+pub mod checkpoint;
 pub mod config;
