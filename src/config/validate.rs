@@ -11,6 +11,16 @@ pub enum Stage {
     Ebm,
 }
 
+impl Stage {
+    /// The name that checkpoints and metrics carry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Ebm => "ebm",
+        }
+    }
+}
+
 /// Largest image side; beyond it shapes overflow long before memory suffices.
 const MAX_SIDE: usize = 4096;
 /// Largest width, count of cells and the like.
