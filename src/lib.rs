@@ -4,9 +4,12 @@
 //! A [`tape::Tape`] records a step once, its planner turns it into a [`program::Plan`] (a list of launches over one arena),
 //! and a [`device::Device`] runs that again and again. Both training stages and sampling are such programs.
 
+pub mod checkpoint;
+pub mod config;
 pub mod device;
 pub mod ops;
 pub mod program;
 pub mod real;
+pub mod run;
 pub mod tape;
 pub mod tensor;

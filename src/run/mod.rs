@@ -1,0 +1,11 @@
+//! What surrounds a training loop: the run folder, its metrics, progress, and the wish to stop.
+
+mod folder;
+mod metrics;
+mod observer;
+mod stop;
+
+pub use folder::{RunError, RunFolder, Start};
+pub use metrics::MetricsWriter;
+pub use observer::{Event, Observer, Observers, Scalars, Silent};
+pub use stop::StopFlag;
