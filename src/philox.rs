@@ -122,7 +122,7 @@ const LOG2: [f32; 9] = [
     -0.360_693_28,
     0.480_910_75,
     -0.721_347_45,
-    1.442_695,
+    std::f32::consts::LOG2_E,
 ];
 /// `Q(p) / x` as a polynomial in `w - 4.5` for `w` in [0, 9], highest power first; error 1.8e-7.
 const BODY: [f32; 10] = [
@@ -332,17 +332,13 @@ fn fill_lanes<W: Law, const L: usize>(out: &mut [f32], counter: Counter, mut fir
 
 #[inline(always)]
 fn write_blocks<W: Law, const L: usize>(chunk: &mut [f32], counter: Counter, first_block: u64) {
-    let mut counters = [
-        [0; L],
-        [0; L],
+    let blocks: [u64; L] = std::array::from_fn(|lane| first_block.wrapping_add(lane as u64));
+    let counters = [
+        blocks.map(|block| block & 0xffff_ffff),
+        blocks.map(|block| block >> 32),
         [u64::from(counter.stream); L],
         [u64::from(counter.step); L],
     ];
-    for lane in 0..L {
-        let block = first_block.wrapping_add(lane as u64);
-        counters[0][lane] = block & 0xffff_ffff;
-        counters[1][lane] = block >> 32;
-    }
     let words = philox_lanes(counters, counter.key);
     let mut blocks = [[0; 4]; L];
     for (lane, block) in blocks.iter_mut().enumerate() {
