@@ -41,3 +41,25 @@ pub fn require_shared(what: &str) -> Option<PathBuf> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_skipped_or_fails_in_ci() {
+        let result = std::panic::catch_unwind(|| require_shared("no such thing"));
+        match result {
+            Ok(found) => assert!(found.is_none() && std::env::var_os("CI").is_none()),
+            Err(_) => assert!(std::env::var_os("CI").is_some()),
+        }
+    }
+
+    #[test]
+    fn what_is_found_exists() {
+        if let Some(dir) = shared_dir() {
+            assert!(dir.is_dir());
+            assert_eq!(require_shared("."), Some(dir.join(".")));
+        }
+    }
+}

@@ -109,7 +109,9 @@ const DOTS: [&str; 95] = [
 /// Whether `character` has ink in column `x` of row `y`. Characters outside ASCII are drawn as `?`.
 pub(super) fn ink(character: char, x: usize, y: usize) -> bool {
     let index = u32::from(character).wrapping_sub(FIRST) as usize;
-    let dots = DOTS.get(index).unwrap_or(&DOTS[('?' as u32 - FIRST) as usize]);
+    let dots = DOTS
+        .get(index)
+        .unwrap_or(&DOTS[('?' as u32 - FIRST) as usize]);
     // A row is followed by a blank.
     dots.as_bytes()[y * (WIDTH + 1) + x] == b'#'
 }

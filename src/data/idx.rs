@@ -173,46 +173,43 @@ impl<'a> IdxFile<'a> {
     fn body(&mut self, expected: u64, what: &'static str) -> Result<Vec<u8>, DataError> {
         let bytes = self.read_up_to(expected)?;
         let bytes = self.complete(bytes, expected, what)?;
-        if !self.read_up_to(1)?.is_empty() {
-            return Err(DataError::WrongSize {
+        match self.reader.read(&mut [0]) {
+            Ok(0) => Ok(bytes),
+            Ok(_) => Err(DataError::WrongSize {
                 path: self.path.to_owned(),
                 reason: format!(
                     "more than the {expected} bytes of {what} that its header announces; fetch it again"
                 ),
-            });
+            }),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(DataError::Damaged {
+                path: self.path.to_owned(),
+                reason: "its gzip trailer is missing".into(),
+            }),
+            Err(error) => Err(self.failed(error)),
         }
-        Ok(bytes)
     }
 
     /// Grows with what is really there, so a header cannot make us allocate more than the file holds.
     fn read_up_to(&mut self, limit: u64) -> Result<Vec<u8>, DataError> {
         let mut bytes = Vec::new();
         match self.reader.by_ref().take(limit).read_to_end(&mut bytes) {
-            // The decompressor met the end of the file: what came so far is all there is, and `complete` tells.
-            Err(error)
-                if error.kind() == ErrorKind::UnexpectedEof && (bytes.len() as u64) < limit =>
-            {
-                Ok(bytes)
-            }
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(DataError::Damaged {
+            Ok(_) => Ok(bytes),
+            // Compressed data end early: what came so far is all there is, and `complete` tells.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(bytes),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) -> DataError {
+        match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => DataError::Damaged {
                 path: self.path.to_owned(),
-                reason: "its gzip trailer is missing".into(),
-            }),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::InvalidData | ErrorKind::InvalidInput
-                ) =>
-            {
-                Err(DataError::Damaged {
-                    path: self.path.to_owned(),
-                    reason: error.to_string(),
-                })
-            }
-            result => {
-                result.map_err(DataError::unreadable(self.path))?;
-                Ok(bytes)
-            }
+                reason: error.to_string(),
+            },
+            _ => DataError::Unreadable {
+                path: self.path.to_owned(),
+                source: error,
+            },
         }
     }
 

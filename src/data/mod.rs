@@ -216,7 +216,7 @@ pub enum Source {
         /// The folder with `data_batch_*.bin` and `test_batch.bin`, or one file.
         path: PathBuf,
     },
-    /// A folder of PNG files, or one with the folders `train`, `valid` and `test` of such files (the last optional).
+    /// A folder of PNG files, or one with the folders `train`, `valid` and `test` of such files (the last two optional).
     PngFolder {
         /// The folder.
         dir: PathBuf,
@@ -258,7 +258,7 @@ pub struct Splits {
     pub test: Option<Arc<dyn Dataset>>,
 }
 
-/// How the validation set is made where files give only a training and perhaps a test part.
+/// How the validation set is made where the files give only a training and perhaps a test part.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Validation {
     /// The published test part validates and there is no third part, as in the published experiments; without a test
@@ -319,20 +319,14 @@ impl Source {
                 let open = |dir: PathBuf| -> Result<Arc<dyn Dataset>, DataError> {
                     Ok(Arc::new(PngFolder::open(&dir, *size, *channels, *crop)?))
                 };
-                let (train, valid, test) = (dir.join("train"), dir.join("valid"), dir.join("test"));
-                if train.is_dir() && valid.is_dir() {
-                    let test = if test.is_dir() {
-                        Some(open(test)?)
-                    } else {
-                        None
-                    };
-                    Ok(Splits {
-                        train: open(train)?,
-                        valid: open(valid)?,
-                        test,
-                    })
-                } else {
-                    split(open(dir.clone())?, None, validation)
+                let part = |name: &str| {
+                    let dir = dir.join(name);
+                    dir.is_dir().then(|| open(dir)).transpose()
+                };
+                match (part("train")?, part("valid")?, part("test")?) {
+                    (Some(train), Some(valid), test) => Ok(Splits { train, valid, test }),
+                    (Some(train), None, test) => split(train, test, validation),
+                    (None, _, _) => split(open(dir.clone())?, None, validation),
                 }
             }
             Source::Glyphs {
