@@ -6,10 +6,14 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod data;
 pub mod device;
 pub mod ops;
+pub mod philox;
 pub mod program;
 pub mod real;
 pub mod run;
+#[doc(hidden)]
+pub mod shared;
 pub mod tape;
 pub mod tensor;
