@@ -1,1 +1,3 @@
 //! `vaebm`: a hand-written kernel engine for VAEBM (Xiao, Kreis, Kautz, Vahdat, ICLR 2021).
+
+pub mod device;

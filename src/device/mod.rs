@@ -1,0 +1,3 @@
+//! Devices: where a planned program runs.
+
+pub mod cpu;
