@@ -17,7 +17,9 @@ struct Case {
 }
 
 fn values(len: usize) -> Vec<f32> {
-    (0..len).map(|i| ((i * 7919) % 2048) as f32 / 1024.0 - 1.0).collect()
+    (0..len)
+        .map(|i| ((i * 7919) % 2048) as f32 / 1024.0 - 1.0)
+        .collect()
 }
 
 /// Seconds of the fastest of many runs within the time budget.
@@ -108,7 +110,18 @@ fn product_cases() -> Vec<Case> {
         cases.push(Case {
             name: format!("product {m}x{n}x{k} packed"),
             flops,
-            run: Box::new(move || gemm::gemm(m, n, k, Lhs::rows(&a, k), Rhs::Packed(&packed), &mut c, n, Epilogue::default())),
+            run: Box::new(move || {
+                gemm::gemm(
+                    m,
+                    n,
+                    k,
+                    Lhs::rows(&a, k),
+                    Rhs::Packed(&packed),
+                    &mut c,
+                    n,
+                    Epilogue::default(),
+                )
+            }),
         });
         let mut c = vec![0.0; m * n];
         let (a, b) = (a2.clone(), b2.clone());
@@ -116,7 +129,19 @@ fn product_cases() -> Vec<Case> {
             name: format!("product {m}x{n}x{k} rows"),
             flops,
             run: Box::new(move || {
-                gemm::gemm(m, n, k, Lhs::rows(&a, k), Rhs::Rows { data: &b, stride: n }, &mut c, n, Epilogue::default())
+                gemm::gemm(
+                    m,
+                    n,
+                    k,
+                    Lhs::rows(&a, k),
+                    Rhs::Rows {
+                        data: &b,
+                        stride: n,
+                    },
+                    &mut c,
+                    n,
+                    Epilogue::default(),
+                )
             }),
         });
         let mut c = vec![0.0f32; m * n];
@@ -127,8 +152,25 @@ fn product_cases() -> Vec<Case> {
                 // SAFETY: row-major matrices of the stated sizes, the output exclusively borrowed.
                 unsafe {
                     ::gemm::gemm(
-                        m, n, k, c.as_mut_ptr(), 1, n as isize, false, a2.as_ptr(), 1, k as isize, b2.as_ptr(), 1,
-                        n as isize, 0.0, 1.0, false, false, false, ::gemm::Parallelism::None,
+                        m,
+                        n,
+                        k,
+                        c.as_mut_ptr(),
+                        1,
+                        n as isize,
+                        false,
+                        a2.as_ptr(),
+                        1,
+                        k as isize,
+                        b2.as_ptr(),
+                        1,
+                        n as isize,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        ::gemm::Parallelism::None,
                     );
                 }
             }),
@@ -143,17 +185,27 @@ fn cases() -> Vec<Case> {
 
 fn table(filter: Option<&str>) {
     for threads in [1, rayon::current_num_threads()] {
-        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else { return };
+        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else {
+            return;
+        };
         pool.install(|| {
             let peak = peak();
-            println!("{:?}, {threads} thread(s): multiply-add peak {peak:.1} GFLOP/s", simd::isa());
+            println!(
+                "{:?}, {threads} thread(s): multiply-add peak {peak:.1} GFLOP/s",
+                simd::isa()
+            );
             for mut case in cases() {
                 if filter.is_some_and(|f| !case.name.contains(f)) {
                     continue;
                 }
                 let t = best(Duration::from_millis(60), &mut case.run);
                 let rate = case.flops as f64 / t * 1e-9;
-                println!("{:<44} {:>9.1} us {rate:>8.1} GFLOP/s {:>5.1}%", case.name, t * 1e6, 100.0 * rate / peak);
+                println!(
+                    "{:<44} {:>9.1} us {rate:>8.1} GFLOP/s {:>5.1}%",
+                    case.name,
+                    t * 1e6,
+                    100.0 * rate / peak
+                );
             }
         });
     }

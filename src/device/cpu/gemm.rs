@@ -106,6 +106,16 @@ impl Finish {
         }
     }
 
+    /// The same for columns from `by` on.
+    pub(super) fn shift_bias(self, by: usize) -> Self {
+        let bias = if self.bias.is_null() {
+            self.bias
+        } else {
+            self.bias.wrapping_add(by)
+        };
+        Self { bias, ..self }
+    }
+
     fn is_trivial(&self) -> bool {
         self.alpha == 1.0
             && self.residual.is_null()
@@ -237,15 +247,10 @@ impl Columns {
         }
     }
 
-    /// The same matrix from row `k`, column `j` on; `j` a multiple of [`PANEL`] where packed.
-    pub(super) fn from(self, k: usize, j: usize) -> Self {
-        let at = if self.panel == 0 {
-            j
-        } else {
-            j / PANEL * self.panel
-        };
+    /// The matrix that starts `by` elements later.
+    pub(super) fn shifted(self, by: usize) -> Self {
         Self {
-            ptr: self.ptr.wrapping_add(at + k * self.ks),
+            ptr: self.ptr.wrapping_add(by),
             ..self
         }
     }

@@ -70,6 +70,20 @@ pub struct Tile<'a> {
 /// Callers keep the promises of [`Tile`].
 pub type TileFn = unsafe fn(&Tile<'_>);
 
+/// Expands `$body` for every row below `MR`. A loop would do, but the compiler stops unrolling it at 13 rows, and accumulators that
+/// are indexed by a variable live in memory.
+macro_rules! for_rows {
+    ($mr:ident, |$r:ident| $body:block) => {
+        for_rows!(@ $mr, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $mr:ident, $r:ident, $body:block, $($i:literal)*) => {
+        {$(if $i < $mr {
+            const $r: usize = $i;
+            $body
+        })*}
+    };
+}
+
 /// # Safety
 /// `p` is valid for reading `tail` elements if `partial`, else a vector.
 #[inline(always)]
@@ -101,22 +115,16 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
             Init::Row(bias) => {
                 let mut row = [s.splat(0.0); NV];
                 for (v, x) in row.iter_mut().enumerate() {
-                    *x = load::<S>(s, bias.add(v * S::LANES), TAIL && v == NV - 1, t.tail);
+                    *x = load(s, bias.add(v * S::LANES), TAIL && v == NV - 1, t.tail);
                 }
                 acc = [row; MR];
             }
-            Init::Load => {
-                for (r, row) in acc.iter_mut().enumerate() {
-                    for (v, x) in row.iter_mut().enumerate() {
-                        *x = load::<S>(
-                            s,
-                            t.c.add(r * t.c_rs + v * S::LANES),
-                            TAIL && v == NV - 1,
-                            t.tail,
-                        );
-                    }
+            Init::Load => for_rows!(MR, |R| {
+                for v in 0..NV {
+                    let p = t.c.add(R * t.c_rs + v * S::LANES);
+                    acc[R][v] = load(s, p, TAIL && v == NV - 1, t.tail);
                 }
-            }
+            }),
         }
         // Three rows per base pointer: x86 addressing scales one stride register by 1 and 2, so 14 rows need 5 pointers.
         let (rs, ks) = (t.a_rs, t.a_ks);
@@ -133,21 +141,15 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
             for _ in 0..t.seg_len {
                 let mut bv = [s.splat(0.0); NV];
                 for (v, x) in bv.iter_mut().enumerate() {
-                    *x = load::<S>(s, b.add(v * t.b_vs), TAIL && v == NV - 1, t.tail);
+                    *x = load(s, b.add(v * t.b_vs), TAIL && v == NV - 1, t.tail);
                 }
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let base = match r / 3 {
-                        0 => a0,
-                        1 => a1,
-                        2 => a2,
-                        3 => a3,
-                        _ => a4,
-                    };
-                    let x = s.splat(*base.wrapping_add((r % 3) * rs));
-                    for (v, y) in row.iter_mut().enumerate() {
-                        *y = s.fma(x, bv[v], *y);
+                for_rows!(MR, |R| {
+                    let base = [a0, a1, a2, a3, a4][R / 3];
+                    let x = s.splat(*base.wrapping_add((R % 3) * rs));
+                    for v in 0..NV {
+                        acc[R][v] = s.fma(x, bv[v], acc[R][v]);
                     }
-                }
+                });
                 a0 = a0.wrapping_add(ks);
                 a1 = a1.wrapping_add(ks);
                 a2 = a2.wrapping_add(ks);
@@ -156,16 +158,16 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                 b = b.wrapping_add(t.b_ks);
             }
         }
-        for (r, row) in acc.iter().enumerate() {
-            for (v, x) in row.iter().enumerate() {
-                let p = t.c.add(r * t.c_rs + v * S::LANES);
+        for_rows!(MR, |R| {
+            for v in 0..NV {
+                let p = t.c.add(R * t.c_rs + v * S::LANES);
                 if TAIL && v == NV - 1 {
-                    s.store_partial(p, t.tail, *x);
+                    s.store_partial(p, t.tail, acc[R][v]);
                 } else {
-                    s.store(p, *x);
+                    s.store(p, acc[R][v]);
                 }
             }
-        }
+        });
     }
 }
 

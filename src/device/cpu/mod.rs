@@ -12,6 +12,7 @@
 //!   fixed order.
 //! - Denormals are flushed while a kernel runs.
 
+pub mod conv;
 pub mod gemm;
 mod microkernel;
 pub mod parallel;
@@ -19,3 +20,4 @@ pub mod simd;
 #[cfg(test)]
 mod testing;
 pub mod vmath;
+pub mod wgrad;
