@@ -45,6 +45,12 @@ pub mod streams {
     pub const DATA_STACK: u32 = 0x8000_0003;
     /// Labels and shape variation of the procedural glyph sets.
     pub const DATA_GLYPHS: u32 = 0x8000_0004;
+    /// Start of the vectors of power iterations; step = vector.
+    pub const POWER_VECTORS: u32 = 0x8000_0005;
+    /// Which chains start from the replay buffer; step = iteration, element = chain.
+    pub const BUFFER_CHOICE: u32 = 0x8000_0006;
+    /// Which entries of the replay buffer they start from; step = iteration.
+    pub const BUFFER_ENTRY: u32 = 0x8000_0007;
 }
 
 const MUL_0: u32 = 0xD251_1F53;

@@ -1,0 +1,5 @@
+//! Langevin chains in the VAE's noise space (SPEC section 6; VAEBM section 3.2).
+
+pub mod buffer;
+pub mod programs;
+pub mod sampler;
