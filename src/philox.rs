@@ -350,5 +350,4 @@ fn write_blocks<W: Law, const L: usize>(chunk: &mut [f32], counter: Counter, fir
 }
 
 #[cfg(test)]
-#[path = "philox_tests.rs"]
 mod tests;
