@@ -28,8 +28,8 @@
 //! the tails (the tests check both).
 //!
 //! Every operation is one IEEE-754 operation (integer ops, `+ - *`, fused multiply-add, square root, conversion with
-//! rounding to nearest), in a fixed order. A translation that keeps operation and order, such as
-//! `kernels/philox.cuh` with `__fmaf_rn` and `__fsqrt_rn`, gives the same bits.
+//! rounding to nearest), in a fixed order. A translation that keeps operations and order (in CUDA C++ `__fmaf_rn`,
+//! `__fsqrt_rn` and no contraction of the rest) gives the same bits.
 
 /// Streams that this crate draws from. One stream, one purpose; a new purpose takes a new number.
 ///
@@ -311,7 +311,7 @@ fn fill_blocks<W: Law>(out: &mut [f32], counter: Counter, first_block: u64, path
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn fill_avx2<W: Law>(out: &mut [f32], counter: Counter, first_block: u64) {
-    fill_lanes::<W, 8>(out, counter, first_block);
+    fill_lanes::<W, 16>(out, counter, first_block);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -356,5 +356,4 @@ fn write_blocks<W: Law, const L: usize>(chunk: &mut [f32], counter: Counter, fir
 }
 
 #[cfg(test)]
-#[path = "philox_tests.rs"]
 mod tests;

@@ -478,7 +478,21 @@ fn a_folder_is_sorted_and_split() {
         (None, None)
     );
 
-    for (part, value) in [("train", 50), ("valid", 60), ("test", 70)] {
+    std::fs::create_dir(dir.path().join("train")).expect("a folder");
+    let train = dir.path().join("train");
+    assert_contains(
+        &message(source.open(Validation::Published), &train),
+        &["no .png file"],
+    );
+    std::fs::remove_dir(&train).expect("the empty folder");
+    for (part, value) in [("train", 50), ("test", 70), ("valid", 60)] {
+        if part == "valid" {
+            let splits = source.open(Validation::Published).expect("two folders");
+            assert_eq!(
+                (item(&*splits.valid, 0), splits.test.is_none()),
+                (vec![70], true)
+            );
+        }
         std::fs::create_dir(dir.path().join(part)).expect("a folder");
         write(&dir.path().join(part), "x.png", &grey(value));
     }
