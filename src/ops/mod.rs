@@ -12,8 +12,17 @@ use crate::program::{Cost, Io, Kernel};
 use crate::real::Real;
 use crate::tensor::Shape;
 
+pub mod activation;
+pub mod batch_norm;
 pub mod binary;
+pub mod conv2d;
+pub mod dwconv;
+pub mod layout;
+pub mod linear;
+pub mod mbconv;
 pub mod registry;
+pub mod resample;
+pub mod squeeze_excite;
 pub mod testing;
 pub mod unary;
 

@@ -23,7 +23,18 @@ pub fn entries() -> Vec<Entry> {
             }),*]
         };
     }
-    entries![binary, unary]
+    entries![
+        batch_norm,
+        binary,
+        conv2d,
+        dwconv,
+        layout,
+        linear,
+        mbconv,
+        resample,
+        squeeze_excite,
+        unary,
+    ]
 }
 
 #[cfg(test)]
