@@ -7,7 +7,13 @@
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod demo;
 pub mod device;
+pub mod energy;
+pub mod eval;
+pub mod langevin;
+pub mod nn;
+pub mod nvae;
 pub mod ops;
 pub mod philox;
 pub mod program;
@@ -17,3 +23,4 @@ pub mod run;
 pub mod shared;
 pub mod tape;
 pub mod tensor;
+pub mod train;

@@ -11,6 +11,14 @@ const DEFAULT_DRAWS: usize = 60_000;
 /// Held-out images of a built-in set.
 const HELD_OUT: usize = 10_000;
 
+/// The published cut of aligned CelebA images: 148x148 pixels (SPEC section 8).
+const CELEBA_BOX: data::Crop = data::Crop::Box {
+    left: 15,
+    top: 40,
+    right: 163,
+    bottom: 188,
+};
+
 /// Opens the set that a configuration names.
 pub fn open(config: &Config) -> Result<Splits, TrainError> {
     let d = &config.data;
@@ -53,8 +61,12 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             channels: d.channels,
             crop: match d.crop {
                 config::Crop::Center => data::Crop::Centre,
-                config::Crop::Random => data::Crop::Random,
-                config::Crop::Celeba => data::Crop::CelebA,
+                config::Crop::Celeba => CELEBA_BOX,
+                config::Crop::Random => {
+                    return Err(TrainError::Mismatch(
+                        "crop `random` is not available yet: set `crop = \"center\"` in [data]".into(),
+                    ));
+                }
             },
         },
     };
