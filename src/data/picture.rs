@@ -57,6 +57,18 @@ pub struct GridOptions {
     pub contrast: Contrast,
 }
 
+impl Default for GridOptions {
+    /// Eight in a row, each pixel doubled, clamped to `[0, 1]`.
+    fn default() -> Self {
+        GridOptions {
+            columns: 8,
+            upscale: 2,
+            padding: 2,
+            contrast: Contrast::Clamp,
+        }
+    }
+}
+
 const BACKGROUND: [u8; 3] = [40, 40, 40];
 const INK: [u8; 3] = [236, 236, 236];
 

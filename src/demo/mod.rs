@@ -88,7 +88,10 @@ pub fn run(
     seconds.sampling = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
-    let held_out = read_f32(&*splits.valid, &(0..SAMPLES.min(splits.valid.len())).collect::<Vec<_>>())?;
+    let held_out = read_f32(
+        &*splits.valid,
+        &(0..SAMPLES.min(splits.valid.len())).collect::<Vec<_>>(),
+    )?;
     let report = Report {
         data: yardstick.measure(device, &held_out)?,
         vae: yardstick.measure(device, &samples.vae)?,
@@ -145,13 +148,20 @@ fn yardstick(
     observer.event(Event::PhaseEnded {
         seconds: clock.elapsed().as_secs_f64(),
     });
-    let reference = read_f32(&**train, &(0..REFERENCE.min(train.len())).collect::<Vec<_>>())?;
+    let reference = read_f32(
+        &**train,
+        &(0..REFERENCE.min(train.len())).collect::<Vec<_>>(),
+    )?;
     let law = vec![1.0 / labels.modes() as f64; labels.modes()];
     Yardstick::new(device, classifier, &reference, law)
 }
 
 /// Draws from both models: VAE samples are the chains' starting points.
-fn samples(config: &Config, device: &mut dyn Device, observer: &mut dyn Observer) -> Result<Samples, TrainError> {
+fn samples(
+    config: &Config,
+    device: &mut dyn Device,
+    observer: &mut dyn Observer,
+) -> Result<Samples, TrainError> {
     let clock = Instant::now();
     observer.event(Event::PhaseStarted {
         name: "sampling",
@@ -184,7 +194,9 @@ fn samples(config: &Config, device: &mut dyn Device, observer: &mut dyn Observer
             first_sample: first as u64,
         };
         sampler.start(device, noise)?;
-        samples.vae.extend(sampler.images(device, FinalImage::Mean)?.images);
+        samples
+            .vae
+            .extend(sampler.images(device, FinalImage::Mean)?.images);
         if first == 0 {
             let stride = s.num_steps.div_ceil(PATH - 1).max(1);
             samples.path.extend(&samples.vae[..values]);
@@ -195,12 +207,16 @@ fn samples(config: &Config, device: &mut dyn Device, observer: &mut dyn Observer
                     ..noise
                 };
                 sampler.advance(device, noise, steps as u32, s.step_size)?;
-                samples.path.extend(&sampler.images(device, FinalImage::Mean)?.images[..values]);
+                samples
+                    .path
+                    .extend(&sampler.images(device, FinalImage::Mean)?.images[..values]);
             }
         } else {
             sampler.advance(device, noise, s.num_steps as u32, s.step_size)?;
         }
-        samples.vaebm.extend(sampler.images(device, FinalImage::Mean)?.images);
+        samples
+            .vaebm
+            .extend(sampler.images(device, FinalImage::Mean)?.images);
         observer.event(Event::Step {
             step: (first + BATCH) as u64,
             scalars: &[],
@@ -225,7 +241,11 @@ fn picture(config: &Config, held_out: &[f32], samples: &Samples) -> Picture {
             columns,
             ..GridOptions::default()
         };
-        Picture::grid(&images[..(count * shape.values()).min(images.len())], shape, &options)
+        Picture::grid(
+            &images[..(count * shape.values()).min(images.len())],
+            shape,
+            &options,
+        )
     };
     Picture::panels(&[
         ("data", grid(held_out, SHOWN, 6)),

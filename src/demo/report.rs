@@ -56,7 +56,11 @@ impl Report {
             "{:<22}{:>8}{:>10}{:>12}{:>10}\n",
             "", "modes", "KL", "confidence", "Frechet"
         );
-        for (name, q) in [("held-out data", self.data), ("VAE", self.vae), ("VAEBM", self.vaebm)] {
+        for (name, q) in [
+            ("held-out data", self.data),
+            ("VAE", self.vae),
+            ("VAEBM", self.vaebm),
+        ] {
             text += &format!(
                 "{name:<22}{:>8}{:>10.4}{:>12.4}{:>10.4}\n",
                 q.modes, q.kl, q.confidence, q.frechet
@@ -66,10 +70,25 @@ impl Report {
         let mut better = Vec::new();
         let mut worse = Vec::new();
         for (name, vae, vaebm, high) in [
-            ("modes", self.vae.modes as f64, self.vaebm.modes as f64, true),
+            (
+                "modes",
+                self.vae.modes as f64,
+                self.vaebm.modes as f64,
+                true,
+            ),
             ("KL", self.vae.kl, self.vaebm.kl, false),
-            ("confidence", self.vae.confidence, self.vaebm.confidence, true),
-            ("Frechet distance", self.vae.frechet, self.vaebm.frechet, false),
+            (
+                "confidence",
+                self.vae.confidence,
+                self.vaebm.confidence,
+                true,
+            ),
+            (
+                "Frechet distance",
+                self.vae.frechet,
+                self.vaebm.frechet,
+                false,
+            ),
         ] {
             if vae == vaebm {
                 continue;
@@ -100,11 +119,12 @@ impl Report {
     pub fn write(&self, folder: &Path) -> Result<PathBuf, TrainError> {
         let json = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
         let path = folder.join("report.txt");
-        for (path, contents) in [(folder.join("report.json"), json), (path.clone(), self.text())] {
-            replace_file(&path, contents.as_bytes()).map_err(|source| TrainError::Write {
-                path,
-                source,
-            })?;
+        for (path, contents) in [
+            (folder.join("report.json"), json),
+            (path.clone(), self.text()),
+        ] {
+            replace_file(&path, contents.as_bytes())
+                .map_err(|source| TrainError::Write { path, source })?;
         }
         Ok(path)
     }
@@ -137,7 +157,8 @@ mod tests {
         let text = report.text();
         assert!(text.contains("improved: Frechet distance."), "{text}");
         assert!(text.contains("made worse: modes."), "{text}");
-        let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(json["vaebm"]["modes"], 890);
         assert!(json["seconds"]["vae"].is_number());
     }

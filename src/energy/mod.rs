@@ -17,7 +17,14 @@ fn blocks(network: EnergyNet) -> &'static [Block] {
     const S: bool = false;
     match network {
         EnergyNet::Mnist => &[Block(1, D), Block(1, S), Block(2, D), Block(2, S)],
-        EnergyNet::Cifar32 => &[Block(1, D), Block(1, S), Block(2, D), Block(2, S), Block(2, D), Block(2, S)],
+        EnergyNet::Cifar32 => &[
+            Block(1, D),
+            Block(1, S),
+            Block(2, D),
+            Block(2, S),
+            Block(2, D),
+            Block(2, S),
+        ],
         EnergyNet::Celeba64 => &[
             Block(1, D),
             Block(1, S),
@@ -65,17 +72,24 @@ pub fn energy(config: &Ebm, net: &Net<'_>, x: Var) -> Var {
     let (tape, root) = (net.tape, net.root());
     let conv = |cout: usize| Conv::same(cout, 3).initialised_from_data();
     let mut h = root.sub("conv1").conv(x, conv(config.n_channel));
-    h = root.sub("conv1").label(|| unary(tape, Function::LipSwish, h));
+    h = root
+        .sub("conv1")
+        .label(|| unary(tape, Function::LipSwish, h));
     for (i, Block(width, down)) in blocks(config.network).iter().enumerate() {
-        h = block(&root.sub("blocks").sub(i), h, width * config.n_channel, *down);
+        h = block(
+            &root.sub("blocks").sub(i),
+            h,
+            width * config.n_channel,
+            *down,
+        );
     }
     let (n, c) = (tape.shape(h)[0], tape.shape(h).last());
     let pooled = root.sub("linear").label(|| {
         let sum = sum_to(tape, h, [n, 1, 1, c].into());
-        reshape(tape, sum, [n, c].into())
+        reshape(tape, sum, [n, c])
     });
     let out = root.sub("linear").linear(pooled, 1);
-    root.sub("linear").label(|| reshape(tape, out, [n].into()))
+    root.sub("linear").label(|| reshape(tape, out, [n]))
 }
 
 /// `swish(pool(conv2(swish(conv1(x))) + skip(x)))`.
@@ -87,7 +101,9 @@ fn block(module: &Module<'_, '_>, x: Var, cout: usize, down: bool) -> Var {
     let h = module.label(|| unary(tape, Function::LipSwish, h));
     let h = module.sub("conv2").conv(h, conv);
     let skip = if cin != cout || down {
-        module.sub("skip.0").conv(x, Conv::same(cout, 1).no_bias().initialised_from_data())
+        module
+            .sub("skip.0")
+            .conv(x, Conv::same(cout, 1).no_bias().initialised_from_data())
     } else {
         x
     };

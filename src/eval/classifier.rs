@@ -55,7 +55,9 @@ impl Labels {
     }
 
     fn digits(self, label: usize) -> impl Iterator<Item = usize> {
-        (0..self.heads).rev().map(move |place| label / self.classes.pow(place as u32) % self.classes)
+        (0..self.heads)
+            .rev()
+            .map(move |place| label / self.classes.pow(place as u32) % self.classes)
     }
 }
 
@@ -84,7 +86,10 @@ fn network(net: &Net<'_>, x: Var, labels: Labels) -> (Var, Var) {
     let (tape, root) = (net.tape, net.root());
     let mut h = affine(tape, x, 2.0, -1.0);
     for (i, width) in WIDTHS.into_iter().enumerate() {
-        h = swish(tape, root.sub(format!("conv{i}")).conv(h, Conv::same(width, 3)));
+        h = swish(
+            tape,
+            root.sub(format!("conv{i}")).conv(h, Conv::same(width, 3)),
+        );
         if i < 2 {
             h = avg_pool2(tape, h);
         }
@@ -92,9 +97,14 @@ fn network(net: &Net<'_>, x: Var, labels: Labels) -> (Var, Var) {
     let shape = tape.shape(h);
     let (n, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
     let sum = sum_to(tape, h, [n, 1, 1, c].into());
-    let features = affine(tape, reshape(tape, sum, [n, c].into()), 1.0 / pixels as f64, 0.0);
-    let logits = root.sub("head").linear(features, labels.heads * labels.classes);
-    (features, reshape(tape, logits, [n * labels.heads, labels.classes].into()))
+    let features = affine(tape, reshape(tape, sum, [n, c]), 1.0 / pixels as f64, 0.0);
+    let logits = root
+        .sub("head")
+        .linear(features, labels.heads * labels.classes);
+    (
+        features,
+        reshape(tape, logits, [n * labels.heads, labels.classes]),
+    )
 }
 
 impl Classifier {
@@ -112,7 +122,8 @@ impl Classifier {
     ) -> Result<Self, TrainError> {
         let shape = train.shape();
         let image = Shape::new(&[BATCH, shape.height, shape.width, shape.channels]);
-        let update = device.prepare(record_update(device, image, labels, training.seed)?)?;
+        let update = record_update(device, image, labels, training.seed)?;
+        let update = device.prepare(update)?;
         let batches = (train.len() / BATCH).max(1) as u64;
         let mut order: (u64, Vec<u32>) = (u64::MAX, Vec::new());
         for step in 0..training.steps {
@@ -121,7 +132,9 @@ impl Classifier {
                 order = (epoch, shuffled(train.len(), training.seed, epoch as u32));
             }
             let first = (step % batches) as usize * BATCH;
-            let items: Vec<usize> = (0..BATCH).map(|i| order.1[(first + i) % train.len()] as usize).collect();
+            let items: Vec<usize> = (0..BATCH)
+                .map(|i| order.1[(first + i) % train.len()] as usize)
+                .collect();
             device.feed(update, "x", &read_f32(&**train, &items)?)?;
             device.feed(update, "y", &one_hot(train, &items, labels)?)?;
             let decay = 1.0 - 0.95 * step as f64 / training.steps as f64;
@@ -168,22 +181,26 @@ impl Classifier {
         for first in (0..n).step_by(BATCH) {
             let count = BATCH.min(n - first);
             let mut x = vec![0.0; BATCH * values];
-            for (to, from) in x.iter_mut().zip(&images[first * values..(first + count) * values]) {
+            for (to, from) in x
+                .iter_mut()
+                .zip(&images[first * values..(first + count) * values])
+            {
                 *to = from.clamp(0.0, 1.0);
             }
             device.feed(self.apply, "x", &x)?;
             device.run(self.apply, Noise::default())?;
             let features = device.fetch(self.apply, "features")?;
-            verdicts.features.extend(&features[..count * self.feature_count()]);
+            verdicts
+                .features
+                .extend(&features[..count * self.feature_count()]);
             let probabilities = device.fetch(self.apply, "probabilities")?;
-            let Labels {
-                heads,
-                classes,
-            } = self.labels;
+            let Labels { heads, classes } = self.labels;
             for image in probabilities.chunks_exact(heads * classes).take(count) {
                 let (mut label, mut confidence) = (0, 0.0);
                 for head in image.chunks_exact(classes) {
-                    let best = (0..classes).max_by(|&a, &b| head[a].total_cmp(&head[b])).unwrap_or(0);
+                    let best = (0..classes)
+                        .max_by(|&a, &b| head[a].total_cmp(&head[b]))
+                        .unwrap_or(0);
                     label = label * classes + best;
                     confidence += head[best] / heads as f32;
                 }
@@ -194,7 +211,11 @@ impl Classifier {
         Ok(verdicts)
     }
 
-    fn measure(&self, device: &mut dyn Device, held_out: &Arc<dyn Dataset>) -> Result<f64, TrainError> {
+    fn measure(
+        &self,
+        device: &mut dyn Device,
+        held_out: &Arc<dyn Dataset>,
+    ) -> Result<f64, TrainError> {
         let n = held_out.len().min(2000);
         let items: Vec<usize> = (0..n).collect();
         let verdicts = self.apply(device, &read_f32(&**held_out, &items)?)?;
@@ -214,7 +235,11 @@ fn label_of(set: &Arc<dyn Dataset>, item: usize) -> Result<usize, TrainError> {
     })
 }
 
-fn one_hot(set: &Arc<dyn Dataset>, items: &[usize], labels: Labels) -> Result<Vec<f32>, TrainError> {
+fn one_hot(
+    set: &Arc<dyn Dataset>,
+    items: &[usize],
+    labels: Labels,
+) -> Result<Vec<f32>, TrainError> {
     let width = labels.heads * labels.classes;
     let mut y = vec![0.0; items.len() * width];
     for (row, item) in items.iter().enumerate() {
@@ -256,8 +281,11 @@ fn record_update(
         clip: None,
         ..AdamSettings::default()
     };
-    let (lr, t) = (tape.feed("lr", Shape::SCALAR), tape.feed("t", Shape::SCALAR));
-    adam_clip(&tape, &vars, &grads, &m, &v, lr, t, settings, false);
+    let (lr, t) = (
+        tape.feed("lr", Shape::SCALAR),
+        tape.feed("t", Shape::SCALAR),
+    );
+    adam_clip(&tape, &vars, &grads, &m, &v, lr, t, settings);
     tape.output("loss", loss);
     initialise(device, PREFIX, &net.params(), seed)?;
     for (name, shape) in &zeros {

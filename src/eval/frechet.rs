@@ -19,10 +19,14 @@ impl Gaussian {
         assert!(n >= 2, "a covariance needs at least two rows");
         let mut mean = vec![0.0; width];
         for row in features.chunks_exact(width) {
-            mean.iter_mut().zip(row).for_each(|(m, x)| *m += f64::from(*x));
+            mean.iter_mut()
+                .zip(row)
+                .for_each(|(m, x)| *m += f64::from(*x));
         }
         mean.iter_mut().for_each(|m| *m /= n as f64);
-        let centred = DMatrix::from_fn(n, width, |r, c| f64::from(features[r * width + c]) - mean[c]);
+        let centred = DMatrix::from_fn(n, width, |r, c| {
+            f64::from(features[r * width + c]) - mean[c]
+        });
         Gaussian {
             covariance: centred.tr_mul(&centred) / (n - 1) as f64,
             mean,
@@ -34,11 +38,20 @@ impl Gaussian {
     /// The trace of the root is that of `(C1^(1/2) C2 C1^(1/2))^(1/2)`, whose matrix is symmetric, so that two symmetric
     /// eigenvalue problems suffice; eigenvalues below zero by rounding count as zero.
     pub fn distance(&self, other: &Gaussian) -> f64 {
-        let means: f64 = self.mean.iter().zip(&other.mean).map(|(a, b)| (a - b).powi(2)).sum();
+        let means: f64 = self
+            .mean
+            .iter()
+            .zip(&other.mean)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum();
         let root = symmetric_root(&self.covariance);
         let inner = &root * &other.covariance * &root;
         let inner = (&inner + inner.transpose()) * 0.5;
-        let trace_root: f64 = inner.symmetric_eigenvalues().iter().map(|v| v.max(0.0).sqrt()).sum();
+        let trace_root: f64 = inner
+            .symmetric_eigenvalues()
+            .iter()
+            .map(|v| v.max(0.0).sqrt())
+            .sum();
         means + self.covariance.trace() + other.covariance.trace() - 2.0 * trace_root
     }
 }
@@ -57,7 +70,10 @@ mod tests {
     fn cloud(n: usize, scale: [f32; 3], shift: f32, step: u32) -> Vec<f32> {
         let mut noise = vec![0.0; 3 * n];
         philox::fill_normal(&mut noise, 1, 0, step, 0);
-        noise.chunks_exact(3).flat_map(|r| [0, 1, 2].map(|i| r[i] * scale[i] + shift)).collect()
+        noise
+            .chunks_exact(3)
+            .flat_map(|r| [0, 1, 2].map(|i| r[i] * scale[i] + shift))
+            .collect()
     }
 
     #[test]

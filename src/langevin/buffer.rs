@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::checkpoint::{Ring, RingSpec};
+use crate::checkpoint::ring::{Ring, RingSpec};
 use crate::device::Device;
 use crate::philox::{self, streams};
 use crate::tensor::Shape;
@@ -50,8 +50,18 @@ impl ReplayBuffer {
     ) -> Result<usize, TrainError> {
         let chains = latents[0].1[0];
         let step = iteration as u32;
-        let below = |row: usize| f64::from(philox::uniform(seed, streams::BUFFER_CHOICE, step, row as u64)) < p;
-        let wanted = (0..chains).filter(|&row| below(row)).count().min(self.len());
+        let below = |row: usize| {
+            f64::from(philox::uniform(
+                seed,
+                streams::BUFFER_CHOICE,
+                step,
+                row as u64,
+            )) < p
+        };
+        let wanted = (0..chains)
+            .filter(|&row| below(row))
+            .count()
+            .min(self.len());
         if wanted == 0 {
             return Ok(0);
         }
@@ -75,7 +85,11 @@ impl ReplayBuffer {
     }
 
     /// Appends all chains' latents.
-    pub fn store(&mut self, device: &mut dyn Device, latents: &[(String, Shape)]) -> Result<(), TrainError> {
+    pub fn store(
+        &mut self,
+        device: &mut dyn Device,
+        latents: &[(String, Shape)],
+    ) -> Result<(), TrainError> {
         let chains = latents[0].1[0];
         let states = read_all(device, latents)?;
         let mut record = Vec::new();
@@ -101,7 +115,10 @@ impl ReplayBuffer {
     }
 }
 
-fn read_all(device: &mut dyn Device, states: &[(String, Shape)]) -> Result<Vec<Vec<f32>>, TrainError> {
+fn read_all(
+    device: &mut dyn Device,
+    states: &[(String, Shape)],
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let read = |(name, _): &(String, Shape)| Ok(device.read_state(name)?);
     states.iter().map(read).collect()
 }
@@ -136,7 +153,10 @@ mod tests {
             assert_eq!(chosen.iter().collect::<HashSet<_>>().len(), 4);
             chosen.iter().for_each(|&c| counts[c] += 1);
         }
-        assert!(counts.iter().all(|&c| (1100..1300).contains(&c)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&c| (1100..1300).contains(&c)),
+            "{counts:?}"
+        );
         assert_eq!(distinct(3, 3, 1, 0).iter().sum::<usize>(), 3);
     }
 }

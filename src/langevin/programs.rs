@@ -57,13 +57,19 @@ impl Chains {
         let mut states: Vec<(String, Shape)> = (groups.iter().enumerate())
             .map(|(g, group)| (format!("chains{}.eps_z.{g}", self.n), group.shape(self.n)))
             .collect();
-        states.push((format!("chains{}.eps_x", self.n), self.model.image_shape(self.n)));
+        states.push((
+            format!("chains{}.eps_x", self.n),
+            self.model.image_shape(self.n),
+        ));
         states
     }
 
     fn vars(&self, tape: &Tape) -> Vec<Var> {
         let states = self.states();
-        states.iter().map(|(name, shape)| tape.state(name, *shape)).collect()
+        states
+            .iter()
+            .map(|(name, shape)| tape.state(name, *shape))
+            .collect()
     }
 
     /// Starts all chains from standard normal noise.
@@ -100,7 +106,10 @@ impl Chains {
     }
 
     fn record_step(&self, tape: &Tape, step_noise: StepNoise, trace: bool) {
-        let (vae, ebm) = (Net::new(tape, VAE, Mode::Eval), Net::new(tape, EBM, Mode::Eval));
+        let (vae, ebm) = (
+            Net::new(tape, VAE, Mode::Eval),
+            Net::new(tape, EBM, Mode::Eval),
+        );
         let eta = tape.feed("step_size", Shape::SCALAR);
         let eps = self.vars(tape);
         let eps_x = eps[eps.len() - 1];
@@ -117,7 +126,14 @@ impl Chains {
             Target::Paper => {
                 let halves: Vec<Var> = eps
                     .iter()
-                    .map(|v| affine(tape, sum_rows(tape, unary(tape, Function::Square, *v)), 0.5, 0.0))
+                    .map(|v| {
+                        affine(
+                            tape,
+                            sum_rows(tape, unary(tape, Function::Square, *v)),
+                            0.5,
+                            0.0,
+                        )
+                    })
                     .collect();
                 combine(tape, 1.0, e, 1.0, sum_of(tape, &halves))
             }
@@ -130,7 +146,11 @@ impl Chains {
             tape.output("neg_x", x);
             tape.output("logits", sampled.logits);
             for (i, g) in grads.iter().enumerate() {
-                let name = if i + 1 == grads.len() { "grad.eps_x".to_owned() } else { format!("grad.eps_z.{i}") };
+                let name = if i + 1 == grads.len() {
+                    "grad.eps_x".to_owned()
+                } else {
+                    format!("grad.eps_z.{i}")
+                };
                 tape.output(&name, *g);
             }
         }
@@ -143,7 +163,11 @@ impl Chains {
             }
             StepNoise::Fed => {
                 let fed = |(i, v): (usize, &Var)| {
-                    let name = if i + 1 == eps.len() { "noise_x".to_owned() } else { format!("noise_z.{i}") };
+                    let name = if i + 1 == eps.len() {
+                        "noise_x".to_owned()
+                    } else {
+                        format!("noise_z.{i}")
+                    };
                     tape.feed(&name, tape.shape(*v))
                 };
                 let given: Vec<Var> = eps.iter().enumerate().map(fed).collect();
@@ -156,7 +180,10 @@ impl Chains {
     /// clamped), `mu` as the decoder gives it (soft-clamped to `[-5, 5]`), and `energy` of the sample.
     pub fn images(&self) -> Tape {
         let tape = Tape::new();
-        let (vae, ebm) = (Net::new(&tape, VAE, Mode::Eval), Net::new(&tape, EBM, Mode::Eval));
+        let (vae, ebm) = (
+            Net::new(&tape, VAE, Mode::Eval),
+            Net::new(&tape, EBM, Mode::Eval),
+        );
         let eps = self.vars(&tape);
         let sampled = self.decoded(&vae, &eps);
         let x = decoder::normal_sample(&tape, sampled.logits, eps[eps.len() - 1]);
@@ -171,7 +198,10 @@ impl Chains {
     /// The parameters of both networks, `(VAE, energy network)`, without prefix.
     pub fn params(&self) -> (Vec<ParamSpec>, Vec<ParamSpec>) {
         let tape = Tape::unfused();
-        let (vae, ebm) = (Net::new(&tape, VAE, Mode::Eval), Net::new(&tape, EBM, Mode::Eval));
+        let (vae, ebm) = (
+            Net::new(&tape, VAE, Mode::Eval),
+            Net::new(&tape, EBM, Mode::Eval),
+        );
         let sampled = self.decoded(&vae, &self.vars(&tape));
         energy(&self.ebm, &ebm, decoder::normal_mean(&tape, sampled.logits));
         (vae.params(), ebm.params())

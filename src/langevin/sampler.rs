@@ -28,7 +28,11 @@ impl Sampler {
     pub fn new(device: &mut dyn Device, chains: Chains) -> Result<Self, TrainError> {
         Ok(Sampler {
             start: device.prepare(chains.start().plan("sample/start"))?,
-            step: device.prepare(chains.step(StepNoise::Generated, false).plan("sample/langevin"))?,
+            step: device.prepare(
+                chains
+                    .step(StepNoise::Generated, false)
+                    .plan("sample/langevin"),
+            )?,
             images: device.prepare(chains.images().plan("sample/images"))?,
             chains,
         })

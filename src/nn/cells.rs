@@ -141,7 +141,13 @@ fn family(arch: Arch) -> Family {
 }
 
 /// A cell of the encoder tower.
-pub fn encoder_cell(module: &Module<'_, '_>, x: Var, arch: Arch, stride: Stride, use_se: bool) -> Var {
+pub fn encoder_cell(
+    module: &Module<'_, '_>,
+    x: Var,
+    arch: Arch,
+    stride: Stride,
+    use_se: bool,
+) -> Var {
     cell(module, x, family(arch).enc, stride, use_se)
 }
 
@@ -151,7 +157,13 @@ pub fn pre_cell(module: &Module<'_, '_>, x: Var, arch: Arch, stride: Stride, use
 }
 
 /// A cell of the decoder tower.
-pub fn decoder_cell(module: &Module<'_, '_>, x: Var, arch: Arch, stride: Stride, use_se: bool) -> Var {
+pub fn decoder_cell(
+    module: &Module<'_, '_>,
+    x: Var,
+    arch: Arch,
+    stride: Stride,
+    use_se: bool,
+) -> Var {
     cell(module, x, family(arch).dec, stride, use_se)
 }
 
@@ -162,7 +174,12 @@ pub fn post_cell(module: &Module<'_, '_>, x: Var, arch: Arch, stride: Stride, us
 
 /// A cell made of one named primitive (`res_bnswish`, `mconv_e6k5g0`, ...), twice for the residual ones, as the official code
 /// names them; `None` for an unknown name.
-pub fn primitive_cell(module: &Module<'_, '_>, x: Var, primitive: &str, stride: Stride) -> Option<Var> {
+pub fn primitive_cell(
+    module: &Module<'_, '_>,
+    x: Var,
+    primitive: &str,
+    stride: Stride,
+) -> Option<Var> {
     let ops: &[Primitive] = match primitive {
         "res_elu" => &[Elu, Elu],
         "res_bnelu" => &[BnElu, BnElu],
@@ -200,7 +217,13 @@ fn cell(module: &Module<'_, '_>, x: Var, ops: &[Primitive], stride: Stride, use_
     }
 }
 
-fn primitive_op(module: &Module<'_, '_>, x: Var, op: Primitive, stride: Stride, cout: usize) -> Var {
+fn primitive_op(
+    module: &Module<'_, '_>,
+    x: Var,
+    op: Primitive,
+    stride: Stride,
+    cout: usize,
+) -> Var {
     match op {
         Primitive::Elu => {
             let h = module.label(|| unary(module.tape(), Function::Elu, x));
@@ -262,7 +285,8 @@ fn mbconv(
     let hidden = cin * expand;
     let first = usize::from(stride == Stride::Up);
     let at = |i: usize| module.sub(first + i);
-    let fusable = module.net.mode == Mode::Eval && tape.fused() && groups.is_none() && stride != Stride::Down;
+    let fusable =
+        module.net.mode == Mode::Eval && tape.fused() && groups.is_none() && stride != Stride::Down;
     if fusable {
         return mbconv_fused(module, x, hidden, kernel, stride, cout);
     }
@@ -272,13 +296,20 @@ fn mbconv(
         x
     };
     let h = at(0).sub("bn").batch_norm(x, Activation::None);
-    let h = at(1).sub("conv.0").plain_conv(h, hidden, 1, Geometry::same(1));
+    let h = at(1)
+        .sub("conv.0")
+        .plain_conv(h, hidden, 1, Geometry::same(1));
     let h = at(1).sub("conv.1").batch_norm(h, Activation::Swish);
     let step = if stride == Stride::Down { 2 } else { 1 };
     let middle = at(2).sub("conv.0");
     let h = match groups {
         None => middle.plain_depthwise(h, kernel, step),
-        Some(g) => middle.plain_conv(h, hidden, kernel, Geometry::same(kernel).strided(step).grouped(g)),
+        Some(g) => middle.plain_conv(
+            h,
+            hidden,
+            kernel,
+            Geometry::same(kernel).strided(step).grouped(g),
+        ),
     };
     let h = at(2).sub("conv.1").batch_norm(h, Activation::Swish);
     let h = at(3).plain_conv(h, cout, 1, Geometry::same(1));
@@ -289,7 +320,14 @@ fn mbconv(
 ///
 /// With `y = s x + t` for each batch norm, the expansion's weight becomes `s0 w1 s1` and its bias `(t0 w1) s1 + t1`; the
 /// depthwise weight `w s2`, bias `t2`; the projection's weight `w2 s3`, bias `t3`. Folding holds per parameter version.
-fn mbconv_fused(module: &Module<'_, '_>, x: Var, hidden: usize, kernel: usize, stride: Stride, cout: usize) -> Var {
+fn mbconv_fused(
+    module: &Module<'_, '_>,
+    x: Var,
+    hidden: usize,
+    kernel: usize,
+    stride: Stride,
+    cout: usize,
+) -> Var {
     let tape = module.tape();
     let cin = tape.shape(x).last();
     let first = usize::from(stride == Stride::Up);
@@ -303,12 +341,12 @@ fn mbconv_fused(module: &Module<'_, '_>, x: Var, hidden: usize, kernel: usize, s
     let w2 = at(3).plain_weight(1, hidden, cout);
     let (s3, t3) = fold(at(4).sub("bn"), cout);
     module.label(|| {
-        let w1 = reshape(tape, w1, [cin, hidden].into());
-        let w2 = reshape(tape, w2, [hidden, cout].into());
-        let shifted = linear(tape, reshape(tape, t0, [1, cin].into()), w1, None);
-        let b1 = add(tape, mul(tape, reshape(tape, shifted, [hidden].into()), s1), t1);
+        let w1 = reshape(tape, w1, [cin, hidden]);
+        let w2 = reshape(tape, w2, [hidden, cout]);
+        let shifted = linear(tape, reshape(tape, t0, [1, cin]), w1, None);
+        let b1 = add(tape, mul(tape, reshape(tape, shifted, [hidden]), s1), t1);
         let weights = MbconvWeights {
-            w1: mul(tape, mul(tape, w1, reshape(tape, s0, [cin, 1].into())), s1),
+            w1: mul(tape, mul(tape, w1, reshape(tape, s0, [cin, 1])), s1),
             b1,
             dw: mul(tape, dw, s2),
             b_dw: t2,

@@ -38,10 +38,7 @@ impl Conv {
 
     /// With another geometry.
     pub fn geometry(self, geometry: Geometry) -> Self {
-        Conv {
-            geometry,
-            ..self
-        }
+        Conv { geometry, ..self }
     }
 
     /// Without bias.
@@ -74,9 +71,15 @@ impl Module<'_, '_> {
         let k = conv.kernel;
         let cin = tape.shape(x).last() / conv.geometry.groups;
         let fan_in = cin * k * k;
-        let weight = self.param("weight", Role::Conv, [k, k, cin, conv.cout], default_init(fan_in));
+        let weight = self.param(
+            "weight",
+            Role::Conv,
+            [k, k, cin, conv.cout],
+            default_init(fan_in),
+        );
         let log_norm = self.log_weight_norm(conv.cout, None, 0.0);
-        let bias = (conv.bias).then(|| self.param("bias", Role::Vector, [conv.cout], default_init(fan_in)));
+        let bias = (conv.bias)
+            .then(|| self.param("bias", Role::Vector, [conv.cout], default_init(fan_in)));
         self.label(|| {
             if conv.data_init && self.net.data_init {
                 let y = conv2d(tape, x, normalized(tape, weight), None, conv.geometry);
@@ -104,14 +107,24 @@ impl Module<'_, '_> {
     /// The weight of a plain convolution without bias, as in the inverted residual (key `weight`).
     pub(super) fn plain_weight(&self, kernel: usize, cin: usize, cout: usize) -> Var {
         let shape = [kernel, kernel, cin, cout];
-        let weight = self.param("weight", Role::Conv, shape, default_init(kernel * kernel * cin));
+        let weight = self.param(
+            "weight",
+            Role::Conv,
+            shape,
+            default_init(kernel * kernel * cin),
+        );
         self.effective_once(weight)
     }
 
     /// The weight of a plain depthwise convolution without bias (key `weight`).
     pub(super) fn plain_depthwise_weight(&self, kernel: usize, channels: usize) -> Var {
         let shape = [kernel, kernel, channels];
-        let weight = self.param("weight", Role::Depthwise, shape, default_init(kernel * kernel));
+        let weight = self.param(
+            "weight",
+            Role::Depthwise,
+            shape,
+            default_init(kernel * kernel),
+        );
         self.effective_once(weight)
     }
 

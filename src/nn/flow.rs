@@ -5,7 +5,7 @@ use super::Module;
 use super::conv::Conv;
 use super::params::{Init, Role};
 use crate::ops::binary::sub;
-use crate::ops::conv2d::{Geometry, conv2d};
+use crate::ops::conv2d::conv2d;
 use crate::ops::dwconv::dwconv;
 use crate::ops::unary::{Function, unary};
 use crate::ops::weight_norm::weight_norm;
@@ -36,11 +36,27 @@ pub fn cell(module: &Module<'_, '_>, z: Var, mirror: bool) -> Var {
     let l = tape.shape(z).last();
     let elu = |x: Var| module.label(|| unary(tape, Function::Elu, x));
     let hidden = EXPAND * l;
-    let h = masked_conv(&module.sub("conv.convz.0"), z, hidden, 3, Centre::Earlier, mirror, None);
+    let h = masked_conv(
+        &module.sub("conv.convz.0"),
+        z,
+        hidden,
+        3,
+        Centre::Earlier,
+        mirror,
+        None,
+    );
     let h = masked_depthwise(&module.sub("conv.convz.2"), elu(h), mirror);
     // Two ELUs in a row, as in the official code: the layer's own and the one in front of the output convolution.
     let h = elu(elu(h));
-    let shift = masked_conv(&module.sub("mu.conv_0"), h, l, 1, Centre::Own, mirror, Some(0.1f64.ln()));
+    let shift = masked_conv(
+        &module.sub("mu.conv_0"),
+        h,
+        l,
+        1,
+        Centre::Own,
+        mirror,
+        Some(0.1f64.ln()),
+    );
     module.label(|| sub(tape, z, shift))
 }
 
@@ -84,7 +100,12 @@ fn masked_depthwise(module: &Module<'_, '_>, x: Var, mirror: bool) -> Var {
         }
     }
     let bound = 1.0 / ((kernel * kernel) as f64).sqrt();
-    let weight = module.param("weight", Role::Depthwise, shape, Init::Uniform(-bound, bound));
+    let weight = module.param(
+        "weight",
+        Role::Depthwise,
+        shape,
+        Init::Uniform(-bound, bound),
+    );
     let gain = module.log_weight_norm(c, Some(mask.clone()), 0.0);
     module.label(|| {
         let mask = tape.constant(shape, mask);
@@ -97,7 +118,11 @@ fn masked_depthwise(module: &Module<'_, '_>, x: Var, mirror: bool) -> Var {
 /// Whether a tap other than the centre is visible: above the centre, or left of it in its row; mirrored, the opposite.
 fn before_centre(y: usize, x: usize, kernel: usize, mirror: bool) -> bool {
     let m = kernel / 2;
-    let (y, x) = if mirror { (kernel - 1 - y, kernel - 1 - x) } else { (y, x) };
+    let (y, x) = if mirror {
+        (kernel - 1 - y, kernel - 1 - x)
+    } else {
+        (y, x)
+    };
     y < m || (y == m && x < m)
 }
 

@@ -16,8 +16,8 @@ pub use cells::{Stride, decoder_cell, encoder_cell, post_cell, pre_cell, primiti
 pub use conv::{Conv, squeeze_excite_layer};
 use params::{Init, ParamSpec, Role};
 
-use crate::ops::{Recorder, Var};
 use crate::ops::batch_norm::{self, Activation};
+use crate::ops::{Recorder, Var};
 use crate::tape::Tape;
 use crate::tensor::Shape;
 
@@ -167,7 +167,11 @@ impl<'n, 't> Module<'n, 't> {
 
     /// Remembers this layer's effective weight for the spectral term; once per layer.
     fn note_effective(&self, weight: Var) {
-        self.net.table.borrow_mut().effective.push((self.path.clone(), weight));
+        self.net
+            .table
+            .borrow_mut()
+            .effective
+            .push((self.path.clone(), weight));
     }
 
     fn known_effective(&self) -> Option<Var> {
@@ -204,7 +208,12 @@ impl<'n, 't> Module<'n, 't> {
 
     /// The parameters and running statistics of this place's batch norm over `c` channels.
     fn batch_norm_params(&self, c: usize) -> BatchNorm {
-        let fresh = !self.net.table.borrow().vars.contains_key(&self.sub("weight").path);
+        let fresh = !self
+            .net
+            .table
+            .borrow()
+            .vars
+            .contains_key(&self.sub("weight").path);
         let gamma = self.param("weight", Role::Vector, [c], Init::Constant(1.0));
         if fresh {
             self.net.table.borrow_mut().gammas.push(gamma);

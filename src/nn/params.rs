@@ -135,7 +135,12 @@ fn stream(name: &str) -> u32 {
 const INIT_STEP: u32 = u32::MAX;
 
 /// Starts all parameters from a seed. States are called `<prefix>.<name>`.
-pub fn initialise(device: &mut dyn Device, prefix: &str, params: &[ParamSpec], seed: u64) -> Result<(), DeviceError> {
+pub fn initialise(
+    device: &mut dyn Device,
+    prefix: &str,
+    params: &[ParamSpec],
+    seed: u64,
+) -> Result<(), DeviceError> {
     for spec in params {
         let name = format!("{prefix}.{}", spec.name);
         device.declare_state(&name, spec.shape)?;
@@ -169,7 +174,10 @@ fn log_norms(weight: &[f32], mask: Option<&[f64]>, filters: usize, shift: f64) -
         let kept = mask.map_or(1.0, |m| m[i]);
         squares[i % filters] += (f64::from(*w) * kept).powi(2);
     }
-    squares.iter().map(|s| ((s.sqrt() + 0.01).ln() + shift) as f32).collect()
+    squares
+        .iter()
+        .map(|s| ((s.sqrt() + 0.01).ln() + shift) as f32)
+        .collect()
 }
 
 #[cfg(test)]

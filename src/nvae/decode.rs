@@ -77,7 +77,12 @@ impl Nvae {
 /// The learned features at the top, repeated for a batch of `n`.
 pub(super) fn add_prior_features(model: &Nvae, net: &Net<'_>, n: usize) -> Var {
     let (side, width) = (model.top_side(), model.top_width());
-    let features = net.root().param("prior_ftr0", Role::Features, [side, side, width], Init::Uniform(0.0, 1.0));
+    let features = net.root().param(
+        "prior_ftr0",
+        Role::Features,
+        [side, side, width],
+        Init::Uniform(0.0, 1.0),
+    );
     broadcast_to(net.tape, features, [n, side, side, width].into())
 }
 

@@ -1,7 +1,7 @@
 //! The encoder tower and the whole forward pass: posterior, KL, logits.
 
 use super::Nvae;
-use super::decode::{add_prior_features, decoder_combiner, dec_sampler, image_logits};
+use super::decode::{add_prior_features, dec_sampler, decoder_combiner, image_logits};
 use crate::nn::{Conv, Module, Net, Stride, decoder_cell, encoder_cell, flow, pre_cell};
 use crate::ops::binary::{add, sub, sum_of};
 use crate::ops::latent;
@@ -64,7 +64,9 @@ impl Nvae {
                         s = decoder_cell(&place(), s, c.arch_instance, Stride::Same, c.use_se);
                     }
                     let p = dec_sampler(self, net, index, s);
-                    let from_encoder = stored.pop().expect("the encoder stores a feature per group but the first");
+                    let from_encoder = stored
+                        .pop()
+                        .expect("the encoder stores a feature per group but the first");
                     let combined = encoder_combiner(&from_encoder, s);
                     let mut q = self.enc_sampler(net, index, combined);
                     if c.res_dist {
@@ -89,7 +91,9 @@ impl Nvae {
         let (tape, root) = (net.tape, net.root());
         let c = &self.config;
         let shifted = root.sub("stem").label(|| affine(tape, x, 2.0, -1.0));
-        let mut s = root.sub("stem").conv(shifted, Conv::same(c.num_channels_enc, 3));
+        let mut s = root
+            .sub("stem")
+            .conv(shifted, Conv::same(c.num_channels_enc, 3));
         let mut number = 0;
         for _ in 0..c.num_preprocess_blocks {
             for cell in 0..c.num_preprocess_cells {
@@ -128,7 +132,10 @@ impl Nvae {
 
     fn enc_sampler(&self, net: &Net<'_>, group: usize, features: Var) -> Var {
         let place = net.root().sub("enc_sampler").sub(group);
-        place.conv(features, Conv::same(2 * self.config.num_latent_per_group, 3))
+        place.conv(
+            features,
+            Conv::same(2 * self.config.num_latent_per_group, 3),
+        )
     }
 
     /// Draws a group's latent from its posterior, runs its flows, and adds up its densities. Returns the latent.
@@ -154,12 +161,16 @@ impl Nvae {
     /// The flow cells of a group, in order.
     pub(super) fn flows(&self, net: &Net<'_>, group: usize, z: Var) -> Var {
         let n = self.config.num_nf;
-        (0..n).fold(z, |z, i| flow::paired_cell(&net.root().sub("nf_cells").sub(group * n + i), z))
+        (0..n).fold(z, |z, i| {
+            flow::paired_cell(&net.root().sub("nf_cells").sub(group * n + i), z)
+        })
     }
 
     /// The 1x1 convolution that takes the only latent of a vanilla VAE to the post-processing width.
     pub(super) fn stem_decoder(&self, net: &Net<'_>, z: Var) -> Var {
-        net.root().sub("stem_decoder").conv(z, Conv::same(self.top_width(), 1))
+        net.root()
+            .sub("stem_decoder")
+            .conv(z, Conv::same(self.top_width(), 1))
     }
 }
 
@@ -168,7 +179,9 @@ fn encoder_combiner(stored: &Stored<'_, '_>, s: Var) -> Var {
     let tape = stored.combiner.tape();
     let width = tape.shape(stored.feature).last();
     let from_decoder = stored.combiner.conv(s, Conv::same(width, 1));
-    stored.combiner.label(|| add(tape, stored.feature, from_decoder))
+    stored
+        .combiner
+        .label(|| add(tape, stored.feature, from_decoder))
 }
 
 #[derive(Default)]

@@ -153,7 +153,10 @@ mod tests {
     fn groups_run_from_the_smallest_side_to_the_largest() {
         let model = model(2, 2, false, 1);
         let groups = model.groups();
-        assert_eq!(groups.iter().map(|g| g.side).collect::<Vec<_>>(), [64, 64, 128, 128]);
+        assert_eq!(
+            groups.iter().map(|g| g.side).collect::<Vec<_>>(),
+            [64, 64, 128, 128]
+        );
         assert_eq!(groups[0].width, 120);
         assert_eq!((model.top_side(), model.top_width()), (64, 120));
     }

@@ -10,7 +10,8 @@ use super::states::{StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
 use super::{Ended, TrainError};
-use crate::checkpoint::{Checkpoint, Header, RingSpec};
+use crate::checkpoint::ring::RingSpec;
+use crate::checkpoint::{Checkpoint, Header};
 use crate::config::{Config, Stage, Target};
 use crate::data::Splits;
 use crate::data::picture::{GridOptions, Picture};
@@ -68,15 +69,28 @@ impl<'d> EbmTrainer<'d> {
             temperature: 1.0,
         };
         let chains = chains_of(c.batch_size, c.target);
-        let record = |n: usize, iterations: usize| train_step(&chains_of(n, c.target), c, iterations, false);
+        let record =
+            |n: usize, iterations: usize| train_step(&chains_of(n, c.target), c, iterations, false);
         let states = StateList::of(EBM, &record(c.batch_size, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
         let available = device.available_bytes();
-        let rest = plan_within(|n| record(n, rest_iterations).tape.plan("stage2/update"), c.batch_size, available)?;
+        let rest = plan_within(
+            |n| record(n, rest_iterations).tape.plan("stage2/update"),
+            c.batch_size,
+            available,
+        )?;
         let rest = device.prepare(rest)?;
-        let first = device.prepare(record(c.batch_size, first_iterations).tape.plan("stage2/first"))?;
+        let first = device.prepare(
+            record(c.batch_size, first_iterations)
+                .tape
+                .plan("stage2/first"),
+        )?;
         let start = device.prepare(chains.start().plan("stage2/start"))?;
-        let step_program = device.prepare(chains.step(StepNoise::Generated, false).plan("stage2/langevin"))?;
+        let step_program = device.prepare(
+            chains
+                .step(StepNoise::Generated, false)
+                .plan("stage2/langevin"),
+        )?;
         let sampler = Sampler::new(device, chains_of(GRID, config.sample.target))?;
         let (vae_params, _) = chains.params();
         StateList::restore_params(device, vae, VAE, &vae_params)?;
@@ -134,8 +148,16 @@ impl<'d> EbmTrainer<'d> {
         if !c.use_buffer {
             return Ok(());
         }
-        let record = self.chains.model.groups().iter().map(|g| g.shape(1).len()).sum();
-        let between = usize::try_from(c.save_every).unwrap_or(usize::MAX).saturating_mul(c.batch_size);
+        let record = self
+            .chains
+            .model
+            .groups()
+            .iter()
+            .map(|g| g.shape(1).len())
+            .sum();
+        let between = usize::try_from(c.save_every)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(c.batch_size);
         let spec = RingSpec::new(record, c.buffer_size, between);
         self.buffer = Some(match mark {
             None => ReplayBuffer::create(path, spec)?,
@@ -163,7 +185,10 @@ impl<'d> EbmTrainer<'d> {
 
     /// One iteration: chains from noise or buffer, their Langevin steps, the update. With `read`, its figures: loss (energy gap),
     /// energies of both sides, norm_loss.
-    pub fn train_step(&mut self, read: bool) -> Result<Option<[(&'static str, f64); 5]>, TrainError> {
+    pub fn train_step(
+        &mut self,
+        read: bool,
+    ) -> Result<Option<[(&'static str, f64); 5]>, TrainError> {
         let c = self.config.train_ebm.clone();
         let x = self.train.training(self.step)?;
         self.device.run(self.start, self.noise(self.step))?;
@@ -171,10 +196,13 @@ impl<'d> EbmTrainer<'d> {
         let latents = &states[..states.len() - 1];
         let mut reused = 0;
         if let Some(buffer) = &mut self.buffer {
-            let p = c.max_p.min(c.max_p * self.step as f64 / c.anneal_step.max(1) as f64);
+            let p = c
+                .max_p
+                .min(c.max_p * self.step as f64 / c.anneal_step.max(1) as f64);
             reused = buffer.refill(self.device, latents, self.config.run.seed, self.step, p)?;
         }
-        self.device.feed(self.step_program, "step_size", &[c.step_size as f32])?;
+        self.device
+            .feed(self.step_program, "step_size", &[c.step_size as f32])?;
         let steps = c.num_steps as u32;
         let first = self.noise(self.step.wrapping_mul(u64::from(steps)));
         self.device.run_steps(self.step_program, first, steps)?;
@@ -195,7 +223,8 @@ impl<'d> EbmTrainer<'d> {
             return Ok(None);
         }
         let mean = |v: Vec<f32>| v.iter().map(|x| f64::from(*x)).sum::<f64>() / v.len() as f64;
-        let mut figure = |name: &str| -> Result<f64, TrainError> { Ok(mean(self.device.fetch(program, name)?)) };
+        let mut figure =
+            |name: &str| -> Result<f64, TrainError> { Ok(mean(self.device.fetch(program, name)?)) };
         let figures = [
             ("loss", figure("loss")?),
             ("energy_pos", figure("pos_out")?),
@@ -232,13 +261,20 @@ impl<'d> EbmTrainer<'d> {
             ints,
             floats: BTreeMap::new(),
         };
-        let vae = self.vae.iter().map(|p| (format!("{VAE}.{}", p.name), p.shape));
+        let vae = self
+            .vae
+            .iter()
+            .map(|p| (format!("{VAE}.{}", p.name), p.shape));
         let states: Vec<(String, Shape)> = self.states.all().into_iter().chain(vae).collect();
         let path = save(self.device, folder.store(), &header, &states)?;
         if let Some(buffer) = &mut self.buffer {
             let oldest = folder.store().steps()?.first().copied();
             let mark = match oldest {
-                Some(step) => Checkpoint::open(&folder.store().path(step))?.header().ints.get("buffer_mark").copied(),
+                Some(step) => Checkpoint::open(&folder.store().path(step))?
+                    .header()
+                    .ints
+                    .get("buffer_mark")
+                    .copied(),
                 None => None,
             };
             if let Some(mark) = mark {
@@ -256,9 +292,14 @@ impl<'d> EbmTrainer<'d> {
             ..Noise::default()
         };
         self.sampler.start(self.device, noise)?;
-        self.sampler.advance(self.device, noise, s.num_steps as u32, s.step_size)?;
+        self.sampler
+            .advance(self.device, noise, s.num_steps as u32, s.step_size)?;
         let images = self.sampler.images(self.device, s.image)?.images;
-        Ok(Picture::grid(&images, image_shape(&self.chains.model), &GridOptions::default()))
+        Ok(Picture::grid(
+            &images,
+            image_shape(&self.chains.model),
+            &GridOptions::default(),
+        ))
     }
 
     /// Trains for `train_ebm.total_iter` iterations: steps, sample grids and checkpoints into the run folder.
@@ -282,7 +323,8 @@ impl<'d> EbmTrainer<'d> {
             done: self.step,
         });
         while self.step < total {
-            let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every) || step == total;
+            let due =
+                |every: u64, step: u64| every > 0 && step.is_multiple_of(every) || step == total;
             let read = due(c.log_every, self.step + 1);
             if let Some(scalars) = self.train_step(read)? {
                 observers.event(Event::Step {

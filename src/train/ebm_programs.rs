@@ -5,11 +5,11 @@ use crate::config::{Ebm, TrainEbm};
 use crate::energy::energy;
 use crate::langevin::programs::{Chains, EBM};
 use crate::nn::{Mode, Net};
+use crate::ops::binary::{combine, sub};
 use crate::ops::layout::{concat, slice};
-use crate::ops::optim::{AdamSettings, adam_clip};
+use crate::ops::optim::{AdamSettings, adam_clip, clipped_gradients};
 use crate::ops::reduce::mean;
 use crate::ops::unary::affine;
-use crate::ops::binary::{combine, sub};
 use crate::ops::{Recorder, Var, decoder};
 use crate::tape::Tape;
 use crate::tensor::Shape;
@@ -51,13 +51,28 @@ pub fn evaluate(config: &Ebm, images: Shape) -> Recorded {
 /// Negatives are decoded from the chains' state; no gradient flows through the chain. Feeds: `x` (positives, as many as there
 /// are chains), scalars `lr`, `t` (updates from 1). Outputs: `loss`, `loss_total`, `pos_out`, `neg_out` `[n]`, `norm_loss`.
 /// With `trace` also `final_neg_x` and each gradient before and after clipping.
-pub fn train_step(chains: &Chains, config: &TrainEbm, power_iterations: usize, trace: bool) -> Recorded {
+pub fn train_step(
+    chains: &Chains,
+    config: &TrainEbm,
+    power_iterations: usize,
+    trace: bool,
+) -> Recorded {
     let tape = Tape::new();
-    let (vae, net) = (Net::new(&tape, VAE, Mode::Eval), Net::new(&tape, EBM, Mode::Train));
+    let (vae, net) = (
+        Net::new(&tape, VAE, Mode::Eval),
+        Net::new(&tape, EBM, Mode::Train),
+    );
     let n = chains.n;
     let positives = tape.feed("x", chains.model.image_shape(n));
-    let (lr, t) = (tape.feed("lr", Shape::SCALAR), tape.feed("t", Shape::SCALAR));
-    let eps: Vec<Var> = chains.states().iter().map(|(name, shape)| tape.state(name, *shape)).collect();
+    let (lr, t) = (
+        tape.feed("lr", Shape::SCALAR),
+        tape.feed("t", Shape::SCALAR),
+    );
+    let eps: Vec<Var> = chains
+        .states()
+        .iter()
+        .map(|(name, shape)| tape.state(name, *shape))
+        .collect();
     let logits = chains.decoded(&vae, &eps).logits;
     let negatives = if config.use_mu_cd {
         affine(&tape, decoder::normal_mean(&tape, logits), 0.5, 0.5)
@@ -93,7 +108,11 @@ pub fn train_step(chains: &Chains, config: &TrainEbm, power_iterations: usize, t
         clip: config.clip_grad.then(Default::default),
         ..AdamSettings::default()
     };
-    let clipped = adam_clip(&tape, &vars, &grads, &m, &v, lr, t, settings, trace);
+    let clipped = match settings.clip {
+        Some(clip) if trace => clipped_gradients(&tape, &grads, &v, t, clip, settings.beta2),
+        _ => grads.clone(),
+    };
+    adam_clip(&tape, &vars, &grads, &m, &v, lr, t, settings);
     if trace {
         tape.output("final_neg_x", negatives);
         for (i, (name, _)) in params.iter().enumerate() {

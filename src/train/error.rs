@@ -1,6 +1,7 @@
 //! What can stop a training run.
 
-use crate::checkpoint::{CheckpointError, RingError};
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ring::RingError;
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::device::DeviceError;

@@ -44,17 +44,13 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             train_items: draws,
             held_out_items: HELD_OUT,
         },
-        config::DataSet::Mnist | config::DataSet::FashionMnist => Source::Mnist {
-            dir: path()?,
-        },
+        config::DataSet::Mnist | config::DataSet::FashionMnist => Source::Mnist { dir: path()? },
         config::DataSet::StackedMnist => Source::StackedMnist {
             dir: path()?,
             seed,
             train_items: draws,
         },
-        config::DataSet::Cifar10 => Source::Cifar10 {
-            path: path()?,
-        },
+        config::DataSet::Cifar10 => Source::Cifar10 { path: path()? },
         config::DataSet::Images => Source::PngFolder {
             dir: path()?,
             size: d.size,
@@ -64,7 +60,8 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
                 config::Crop::Celeba => CELEBA_BOX,
                 config::Crop::Random => {
                     return Err(TrainError::Mismatch(
-                        "crop `random` is not available yet: set `crop = \"center\"` in [data]".into(),
+                        "crop `random` is not available yet: set `crop = \"center\"` in [data]"
+                            .into(),
                     ));
                 }
             },
@@ -98,7 +95,12 @@ pub struct Images {
 
 impl Images {
     /// Batches of `batch_size` of a part. `binarise` is for the Bernoulli decoder; `bits` below 8 coarsens every value.
-    pub fn new(part: Arc<dyn Dataset>, config: &Config, batch_size: usize, stage: config::Stage) -> Result<Self, TrainError> {
+    pub fn new(
+        part: Arc<dyn Dataset>,
+        config: &Config,
+        batch_size: usize,
+        stage: config::Stage,
+    ) -> Result<Self, TrainError> {
         let pad = padding(part.shape(), config)?;
         let vae = stage == config::Stage::Vae;
         let options = BatchOptions {
@@ -150,7 +152,8 @@ pub fn coarsen(x: &mut [f32], bits: u32) {
     }
     let step = (1u32 << (8 - bits)) as f32;
     let levels = ((1u32 << bits) - 1) as f32;
-    x.iter_mut().for_each(|v| *v = (*v * 255.0 / step).floor() / levels);
+    x.iter_mut()
+        .for_each(|v| *v = (*v * 255.0 / step).floor() / levels);
 }
 
 #[cfg(test)]

@@ -28,7 +28,9 @@ impl Schedule {
     /// reach it, and its last one may be cut.
     pub fn new(config: &TrainVae, steps_per_epoch: u64) -> Self {
         let steps_per_epoch = steps_per_epoch.max(1);
-        let epochs = config.steps.map_or(config.epochs as u64, |s| s.div_ceil(steps_per_epoch));
+        let epochs = config
+            .steps
+            .map_or(config.epochs as u64, |s| s.div_ceil(steps_per_epoch));
         let total_steps = config.steps.unwrap_or(epochs * steps_per_epoch);
         Schedule {
             after_warmup: cosine(config, steps_per_epoch, epochs),

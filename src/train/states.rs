@@ -41,7 +41,10 @@ impl StateList {
 
     /// Names and shapes of everything, parameters first.
     pub fn all(&self) -> Vec<(String, Shape)> {
-        let params = self.params.iter().map(|p| (format!("{}.{}", self.prefix, p.name), p.shape));
+        let params = self
+            .params
+            .iter()
+            .map(|p| (format!("{}.{}", self.prefix, p.name), p.shape));
         let rest = self.power_vectors.iter().chain(&self.moments).cloned();
         params.chain(rest).collect()
     }
@@ -52,7 +55,12 @@ impl StateList {
         for (i, (name, shape)) in self.power_vectors.iter().enumerate() {
             let mut u = vec![0.0; shape.len()];
             philox::fill_normal(&mut u, seed, streams::POWER_VECTORS, i as u32, 0);
-            let norm = u.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-3) as f32;
+            let norm = u
+                .iter()
+                .map(|v| f64::from(*v).powi(2))
+                .sum::<f64>()
+                .sqrt()
+                .max(1e-3) as f32;
             u.iter_mut().for_each(|v| *v /= norm);
             device.declare_state(name, *shape)?;
             device.write_state(name, &u)?;
@@ -65,11 +73,16 @@ impl StateList {
     }
 
     /// Restores everything from a checkpoint that must hold exactly these states under this prefix.
-    pub fn restore(&self, device: &mut dyn Device, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+    pub fn restore(
+        &self,
+        device: &mut dyn Device,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), TrainError> {
         let all = self.all();
         checkpoint.expect(
             &format!("{}.", self.prefix),
-            all.iter().map(|(name, shape)| (name.as_str(), shape.dims())),
+            all.iter()
+                .map(|(name, shape)| (name.as_str(), shape.dims())),
         )?;
         restore(device, checkpoint, &all)
     }
@@ -81,7 +94,10 @@ impl StateList {
         prefix: &str,
         params: &[ParamSpec],
     ) -> Result<(), TrainError> {
-        let named: Vec<(String, Shape)> = params.iter().map(|p| (format!("{prefix}.{}", p.name), p.shape)).collect();
+        let named: Vec<(String, Shape)> = params
+            .iter()
+            .map(|p| (format!("{prefix}.{}", p.name), p.shape))
+            .collect();
         restore(device, checkpoint, &named)
     }
 }

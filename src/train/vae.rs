@@ -7,7 +7,8 @@ use super::images::{self, Images};
 use super::schedule::Schedule;
 use super::states::{StateList, save};
 use super::vae_programs::{
-    EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, eval_pass, prior_samples, train_step,
+    EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, eval_pass,
+    prior_samples, train_step,
 };
 use super::{Ended, TrainError};
 use crate::checkpoint::{Checkpoint, Header};
@@ -59,25 +60,44 @@ impl<'d> VaeTrainer<'d> {
     ///
     /// # Errors
     /// A batch that does not fit in memory, images that do not fit the configuration.
-    pub fn new(config: &Config, device: &'d mut dyn Device, splits: &Splits) -> Result<Self, TrainError> {
+    pub fn new(
+        config: &Config,
+        device: &'d mut dyn Device,
+        splits: &Splits,
+    ) -> Result<Self, TrainError> {
         let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
         let (batch, bits) = (config.train_vae.batch_size, config.data.num_x_bits);
         let train = Images::new(splits.train.clone(), config, batch, Stage::Vae)?;
         let valid = Images::new(splits.valid.clone(), config, batch, Stage::Vae)?;
         let schedule = Schedule::new(&config.train_vae, train.batches_per_epoch() as u64);
         let record = |n: usize, iterations: usize| -> Recorded {
-            train_step(&model, &config.train_vae, bits, n, iterations, NoiseSource::Streams(0))
+            train_step(
+                &model,
+                &config.train_vae,
+                bits,
+                n,
+                iterations,
+                NoiseSource::Streams(0),
+            )
         };
         let states = StateList::of(VAE, &record(batch, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
-        let build = |name: &'static str, iterations: usize| move |n: usize| record(n, iterations).tape.plan(name);
+        let build = |name: &'static str, iterations: usize| {
+            move |n: usize| record(n, iterations).tape.plan(name)
+        };
         let available = device.available_bytes();
         let rest = plan_within(build("stage1/train", rest_iterations), batch, available)?;
         let rest = device.prepare(rest)?;
         let first = device.prepare(build("stage1/first", first_iterations)(batch))?;
         let eval = eval_pass(&model, bits, batch, NoiseSource::Streams(EVAL_STREAM));
         let eval = device.prepare(eval.tape.plan("stage1/eval"))?;
-        let grid = prior_samples(&model, GRID, 1.0, Mode::Eval, NoiseSource::Streams(SAMPLE_STREAM));
+        let grid = prior_samples(
+            &model,
+            GRID,
+            1.0,
+            Mode::Eval,
+            NoiseSource::Streams(SAMPLE_STREAM),
+        );
         let grid = device.prepare(grid.tape.plan("stage1/samples"))?;
         states.start(device, config.run.seed)?;
         Ok(VaeTrainer {
@@ -111,12 +131,20 @@ impl<'d> VaeTrainer<'d> {
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.states.restore(self.device, checkpoint)?;
         self.step = checkpoint.header().step;
-        self.best = checkpoint.header().floats.get("best_nelbo").copied().unwrap_or(f64::INFINITY);
+        self.best = checkpoint
+            .header()
+            .floats
+            .get("best_nelbo")
+            .copied()
+            .unwrap_or(f64::INFINITY);
         Ok(())
     }
 
     /// One optimiser step. With `read`, its figures: loss, recon, kl, norm_loss, bn_loss, learning rate, KL coefficient.
-    pub fn train_step(&mut self, read: bool) -> Result<Option<[(&'static str, f64); 7]>, TrainError> {
+    pub fn train_step(
+        &mut self,
+        read: bool,
+    ) -> Result<Option<[(&'static str, f64); 7]>, TrainError> {
         let coefficients = self.schedule.at(self.step);
         let program = match self.first {
             Some(first) if self.step == 0 => first,
@@ -230,7 +258,11 @@ impl<'d> VaeTrainer<'d> {
         };
         self.device.run(self.grid, noise)?;
         let images = self.device.fetch(self.grid, "image")?;
-        Ok(Picture::grid(&images, image_shape(&self.model), &GridOptions::default()))
+        Ok(Picture::grid(
+            &images,
+            image_shape(&self.model),
+            &GridOptions::default(),
+        ))
     }
 
     /// Trains to the end of the schedule: steps, validations, sample grids and checkpoints into the run folder.
@@ -251,7 +283,8 @@ impl<'d> VaeTrainer<'d> {
             done: self.step,
         });
         while self.step < total {
-            let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every) || step == total;
+            let due =
+                |every: u64, step: u64| every > 0 && step.is_multiple_of(every) || step == total;
             let read = due(c.log_every, self.step + 1);
             if let Some(scalars) = self.train_step(read)? {
                 observers.event(Event::Step {
@@ -267,7 +300,12 @@ impl<'d> VaeTrainer<'d> {
                 self.best = self.best.min(v.nelbo);
                 observers.event(Event::Validation {
                     step: self.step,
-                    scalars: &[("nelbo", v.nelbo), ("recon", v.recon), ("kl", v.kl), ("bpd", v.bpd)],
+                    scalars: &[
+                        ("nelbo", v.nelbo),
+                        ("recon", v.recon),
+                        ("kl", v.kl),
+                        ("bpd", v.bpd),
+                    ],
                     best,
                 });
             }

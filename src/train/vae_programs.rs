@@ -58,7 +58,11 @@ impl NoiseSource {
     /// The noise of pixels.
     pub fn pixels(self, tape: &Tape, model: &Nvae, n: usize) -> Var {
         match self {
-            NoiseSource::Streams(first) => noise::normal(tape, model.image_shape(n), first + model.groups().len() as u32),
+            NoiseSource::Streams(first) => noise::normal(
+                tape,
+                model.image_shape(n),
+                first + model.groups().len() as u32,
+            ),
             NoiseSource::Feeds => tape.feed("eps_x", model.image_shape(n)),
         }
     }
@@ -98,12 +102,18 @@ pub fn train_step(
     let net = Net::new(&tape, VAE, Mode::Train);
     let x = tape.feed("x", model.image_shape(n));
     let scalar = |name: &str| tape.feed(name, Shape::SCALAR);
-    let (lr, t, kl_coeff, norm_coeff) = (scalar("lr"), scalar("t"), scalar("kl_coeff"), scalar("norm_coeff"));
+    let (lr, t, kl_coeff, norm_coeff) = (
+        scalar("lr"),
+        scalar("t"),
+        scalar("kl_coeff"),
+        scalar("norm_coeff"),
+    );
     let eps = source.latents(&tape, model, n);
     let posterior = model.forward(&net, x, &eps);
 
     let recon = reconstruction_loss(&tape, model, posterior.logits, x, bits);
-    let (balanced, kl_coeffs) = kl_balance::kl_balance(&tape, &posterior.kl, &model.kl_alpha(), kl_coeff);
+    let (balanced, kl_coeffs) =
+        kl_balance::kl_balance(&tape, &posterior.kl, &model.kl_alpha(), kl_coeff);
     let nelbo = mean(&tape, add(&tape, recon, mul(&tape, balanced, kl_coeff)));
     let spectral = spectral_loss(&net, power_iterations);
     let bn_loss = batch_norm_loss(&net);
@@ -141,7 +151,12 @@ pub fn train_step(
     tape.output("bn_loss", bn_loss);
     tape.output("log_q", posterior.log_q);
     tape.output("log_p", posterior.log_p);
-    for (g, (kl, diag)) in posterior.kl.iter().zip(&posterior.kl_per_channel).enumerate() {
+    for (g, (kl, diag)) in posterior
+        .kl
+        .iter()
+        .zip(&posterior.kl_per_channel)
+        .enumerate()
+    {
         tape.output(&format!("kl_all.{g}"), *kl);
         tape.output(&format!("kl_diag.{g}"), *diag);
     }
@@ -169,28 +184,28 @@ pub(super) struct SpectralLoss {
 pub(super) fn spectral_loss(net: &Net<'_>, iterations: usize) -> SpectralLoss {
     let tape = net.tape;
     let mut vectors = Vec::new();
-    let sigmas: Vec<Var> = net
-        .effective_weights()
-        .into_iter()
-        .map(|(layer, w)| {
-            let (name, shape) = (net.state_name(&format!("sr_u.{layer}")), Shape::new(&[tape.shape(w).last()]));
-            let u = tape.state(&name, shape);
-            vectors.push((name, shape));
-            spectral::sigma(tape, w, u, iterations)
-        })
-        .collect();
+    let (mut weights, mut starts) = (Vec::new(), Vec::new());
+    for (layer, w) in net.effective_weights() {
+        let (name, shape) = (
+            net.state_name(&format!("sr_u.{layer}")),
+            Shape::new(&[tape.shape(w).last()]),
+        );
+        weights.push(w);
+        starts.push(tape.state(&name, shape));
+        vectors.push((name, shape));
+    }
     SpectralLoss {
-        loss: sum_of(tape, &sigmas),
+        loss: spectral::sigma_sum(tape, &weights, &starts, iterations),
         vectors,
     }
 }
 
 /// The sum of the largest `|gamma|` of all batch norms.
 fn batch_norm_loss(net: &Net<'_>) -> Var {
-    let largest: Vec<Var> = net.gammas().into_iter().map(|g| spectral::max_abs(net.tape, g)).collect();
-    match largest.is_empty() {
+    let gammas = net.gammas();
+    match gammas.is_empty() {
         true => fill(net.tape, Shape::SCALAR, 0.0),
-        false => sum_of(net.tape, &largest),
+        false => spectral::max_abs_sum(net.tape, &gammas),
     }
 }
 
@@ -219,7 +234,13 @@ pub fn eval_pass(model: &Nvae, bits: u32, n: usize, source: NoiseSource) -> Reco
 /// Samples of the VAE from its prior. Outputs: `logits`, and for the Normal and Bernoulli decoders `image`, the mean of the
 /// output distribution in `[0, 1]`; for the Normal one also `sample`, with pixel noise. In training mode batch norm follows the
 /// batch and the running statistics move: the re-estimation of SPEC section 2.
-pub fn prior_samples(model: &Nvae, n: usize, temperature: f64, mode: Mode, source: NoiseSource) -> Recorded {
+pub fn prior_samples(
+    model: &Nvae,
+    n: usize,
+    temperature: f64,
+    mode: Mode,
+    source: NoiseSource,
+) -> Recorded {
     let tape = Tape::new();
     let net = Net::new(&tape, VAE, mode);
     let eps = source.latents(&tape, model, n);
@@ -230,7 +251,10 @@ pub fn prior_samples(model: &Nvae, n: usize, temperature: f64, mode: Mode, sourc
             let eps_x = source.pixels(&tape, model, n);
             let mu = decoder::normal_mean(&tape, sampled.logits);
             tape.output("image", affine(&tape, mu, 0.5, 0.5));
-            tape.output("sample", decoder::normal_sample(&tape, sampled.logits, eps_x));
+            tape.output(
+                "sample",
+                decoder::normal_sample(&tape, sampled.logits, eps_x),
+            );
         }
         Decoder::Bernoulli => {
             use crate::ops::unary::{Function, unary};
