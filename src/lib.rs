@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod ops;
+pub mod philox;
 pub mod program;
 pub mod real;
 pub mod tape;
