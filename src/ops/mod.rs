@@ -13,9 +13,21 @@ use crate::real::Real;
 use crate::tensor::Shape;
 
 pub mod binary;
+pub mod data_init;
+pub mod decoder;
+pub mod kl_balance;
+pub mod langevin;
+pub mod latent;
+pub mod loss;
+pub mod noise;
+pub mod optim;
+pub mod reduce;
 pub mod registry;
+pub mod spectral;
+pub mod state;
 pub mod testing;
 pub mod unary;
+pub mod weight_norm;
 
 /// A tensor of a tape that is being recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -23,7 +23,22 @@ pub fn entries() -> Vec<Entry> {
             }),*]
         };
     }
-    entries![binary, unary]
+    entries![
+        binary,
+        data_init,
+        decoder,
+        kl_balance,
+        langevin,
+        latent,
+        loss,
+        noise,
+        optim,
+        reduce,
+        spectral,
+        state,
+        unary,
+        weight_norm,
+    ]
 }
 
 #[cfg(test)]
