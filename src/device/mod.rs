@@ -3,6 +3,7 @@
 use crate::program::{Noise, Plan};
 use crate::tensor::Shape;
 
+pub mod cpu;
 pub mod host;
 pub mod memory;
 

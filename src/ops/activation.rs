@@ -1,0 +1,53 @@
+//! Activations that a kernel applies on the fly, before or after its own computation.
+
+use super::unary::{Function, unary};
+use super::{ACTIVATION_FLOPS, Recorder, Var};
+use crate::real::Real;
+
+/// The activations that fused kernels know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x` itself.
+    None,
+    /// `x * sigma(x)`.
+    Swish,
+    /// `x * sigma(x) / 1.1`.
+    LipSwish,
+    /// `x` for `x > 0`, else `exp(x) - 1`.
+    Elu,
+}
+
+impl Activation {
+    /// The element-wise op of the same formula.
+    pub fn function(self) -> Option<Function> {
+        match self {
+            Activation::None => None,
+            Activation::Swish => Some(Function::Swish),
+            Activation::LipSwish => Some(Function::LipSwish),
+            Activation::Elu => Some(Function::Elu),
+        }
+    }
+
+    /// `act(x)`.
+    pub fn value<T: Real>(self, x: T) -> T {
+        self.function().map_or(x, |f| f.value(x))
+    }
+
+    /// `act'(x)`.
+    pub fn derivative<T: Real>(self, x: T) -> T {
+        self.function().map_or(T::one(), |f| f.derivative(x))
+    }
+
+    /// FLOPs per element, for cost rules.
+    pub fn flops(self) -> f64 {
+        match self {
+            Activation::None => 0.0,
+            _ => ACTIVATION_FLOPS,
+        }
+    }
+}
+
+/// The activation as a node of its own; nothing for [`Activation::None`].
+pub fn activate(r: &dyn Recorder, x: Var, activation: Activation) -> Var {
+    activation.function().map_or(x, |f| unary(r, f, x))
+}

@@ -1,0 +1,164 @@
+//! The gradients of a convolution with respect to its image and its weights.
+
+use super::{Fprop, cpu, for_each_pixel, products};
+use crate::ensure_shape;
+use crate::ops::activation::Activation;
+use crate::ops::conv2d::Geometry;
+use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::program::{Cost, Io};
+use crate::real::Real;
+use crate::tensor::Shape;
+
+/// `dx[n, iy, ix, i] = act'(x) * sum over the windows that read it of dy[n, oy, ox, o] w[ky, kx, i, o]`, from `(dy, w[, x])`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dgrad {
+    pub geometry: Geometry,
+    pub pre: Activation,
+    /// The shape of `x`, which stride leaves open.
+    pub image: Shape,
+}
+
+/// `dw[ky, kx, i, o] = sum over (n, oy, ox) of act(x[n, iy, ix, i]) dy[n, oy, ox, o]`, from `(x, dy)`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wgrad {
+    pub geometry: Geometry,
+    pub pre: Activation,
+    /// The shape of `w`.
+    pub weights: Shape,
+}
+
+impl Dgrad {
+    pub(super) fn record(r: &dyn Recorder, of: &Fprop, dy: Var, w: Var, x: Var) -> Var {
+        let op = Dgrad {
+            geometry: of.geometry,
+            pre: of.pre,
+            image: r.shape(x),
+        };
+        match of.pre {
+            Activation::None => record1(r, op, &[dy, w]),
+            _ => record1(r, op, &[dy, w, x]),
+        }
+    }
+}
+
+impl Wgrad {
+    pub(super) fn record(r: &dyn Recorder, of: &Fprop, x: Var, dy: Var, weights: Shape) -> Var {
+        let op = Wgrad {
+            geometry: of.geometry,
+            pre: of.pre,
+            weights,
+        };
+        record1(r, op, &[x, dy])
+    }
+}
+
+impl Op for Dgrad {
+    const NAME: &'static str = "conv2d_dgrad";
+
+    fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
+        let count = if self.pre == Activation::None { 2 } else { 3 };
+        ensure_shape!(
+            shapes.inputs.len() == count && shapes.inputs[0].last() == shapes.inputs[1].last(),
+            "takes dy and w of equally many output channels, not {:?}",
+            shapes.inputs
+        );
+        ensure_shape!(
+            shapes.inputs[2..].iter().all(|x| *x == self.image),
+            "takes x of shape {}, not {:?}",
+            self.image,
+            shapes.inputs
+        );
+        Ok(vec![self.image])
+    }
+
+    fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
+        let (dy, w) = (io.input(0), io.input(1));
+        let (y_shape, w_shape, x_shape) = (io.input_shape(0), io.input_shape(1), self.image);
+        let x = (self.pre != Activation::None).then(|| io.input(2));
+        let dx = io.out();
+        let (cin, cout) = (x_shape.last(), w_shape.last());
+        let (in_group, out_group) = (w_shape[2], cout / self.geometry.groups);
+        dx.fill(T::zero());
+        for_each_pixel(self.geometry, x_shape, w_shape, y_shape, |from, tap, to| {
+            for i in 0..cin {
+                let first = i / in_group * out_group;
+                let row = &w[(tap * in_group + i % in_group) * cout + first..][..out_group];
+                let dy = &dy[to * cout + first..][..out_group];
+                dx[from * cin + i] += dy.iter().zip(row).map(|(dy, w)| *dy * *w).sum();
+            }
+        });
+        for (dx, x) in dx.iter_mut().zip(x.into_iter().flatten()) {
+            *dx *= self.pre.derivative(*x);
+        }
+    }
+
+    fn cpu(&self, io: &mut Io<'_, f32>) {
+        cpu::dgrad(self, io);
+    }
+
+    /// Second derivatives are never asked for.
+    fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
+        vec![None; cx.inputs.len()]
+    }
+
+    fn cost(&self, shapes: Shapes<'_>) -> Cost {
+        Cost {
+            flops: products(shapes.inputs[1], shapes.inputs[0])
+                + self.pre.flops() * self.image.len() as f64,
+            bytes: compulsory_bytes(shapes),
+        }
+    }
+}
+
+impl Op for Wgrad {
+    const NAME: &'static str = "conv2d_wgrad";
+
+    fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
+        ensure_shape!(
+            shapes.inputs.len() == 2
+                && shapes.inputs[0].last() == self.weights[2] * self.geometry.groups
+                && shapes.inputs[1].last() == self.weights.last(),
+            "takes x and dy of a convolution with weights {}, not {:?}",
+            self.weights,
+            shapes.inputs
+        );
+        Ok(vec![self.weights])
+    }
+
+    fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
+        let (x, dy) = (io.input(0), io.input(1));
+        let (x_shape, y_shape, w_shape) = (io.input_shape(0), io.input_shape(1), self.weights);
+        let dw = io.out();
+        let (cin, cout) = (x_shape.last(), w_shape.last());
+        let (in_group, out_group) = (w_shape[2], cout / self.geometry.groups);
+        dw.fill(T::zero());
+        for_each_pixel(self.geometry, x_shape, w_shape, y_shape, |from, tap, to| {
+            for i in 0..cin {
+                let value = self.pre.value(x[from * cin + i]);
+                let first = i / in_group * out_group;
+                let dy = &dy[to * cout + first..][..out_group];
+                let row = &mut dw[(tap * in_group + i % in_group) * cout + first..][..out_group];
+                for (dw, dy) in row.iter_mut().zip(dy) {
+                    *dw += value * *dy;
+                }
+            }
+        });
+    }
+
+    fn cpu(&self, io: &mut Io<'_, f32>) {
+        cpu::wgrad(self, io);
+    }
+
+    /// Second derivatives are never asked for.
+    fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
+        vec![None, None]
+    }
+
+    fn cost(&self, shapes: Shapes<'_>) -> Cost {
+        Cost {
+            flops: products(self.weights, shapes.inputs[1])
+                + self.pre.flops() * shapes.inputs[0].len() as f64,
+            bytes: compulsory_bytes(shapes),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! 2-D convolution (cross-correlation with zero padding), with the activation of its input and a residual sum fused in:
+//!
+//! `y[n, oy, ox, o] = b[o] + r[n, oy, ox, o] + sum over (ky, kx, i) of act(x[n, iy, ix, i]) w[ky, kx, i, o]`,
+//! `iy = oy * stride - pad_top + ky * dilation`.
+//!
+//! `x [n, h, w, cin]`, `w [kh, kw, cin / groups, cout]`, `b [cout]`, `r` and `y [n, oh, ow, cout]`. `act(x)` is never stored: the
+//! gradient recomputes it (`dx = act'(x) * (w^T dy)`, `dw = act(x)^T dy`).
+
+pub mod cases;
+mod cpu;
+mod geometry;
+mod gradients;
+
+pub use geometry::Geometry;
+
+use super::activation::Activation;
+use super::binary::sum_to;
+use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::ensure_shape;
+use crate::program::{Cost, Io};
+use crate::real::Real;
+use crate::tensor::Shape;
+use gradients::{Dgrad, Wgrad};
+
+/// The kernels of this folder.
+pub const KERNELS: &[&str] = &[Fprop::NAME, Dgrad::NAME, Wgrad::NAME];
+
+/// The forward pass: `y` from `(x, w[, b][, r])`.
+#[derive(Clone, Copy, Debug)]
+struct Fprop {
+    geometry: Geometry,
+    pre: Activation,
+    bias: bool,
+    residual: bool,
+}
+
+/// What is fused into a convolution besides its products.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras {
+    /// One number per output channel.
+    pub bias: Option<Var>,
+    /// A tensor of the output's shape that is added to it.
+    pub residual: Option<Var>,
+}
+
+/// `conv(x, w) + bias`.
+pub fn conv2d(r: &dyn Recorder, x: Var, w: Var, bias: Option<Var>, geometry: Geometry) -> Var {
+    conv2d_act(r, x, Activation::None, w, bias, geometry)
+}
+
+/// `conv(act(x), w) + bias`, without storing `act(x)`.
+pub fn conv2d_act(
+    r: &dyn Recorder,
+    x: Var,
+    pre: Activation,
+    w: Var,
+    bias: Option<Var>,
+    geometry: Geometry,
+) -> Var {
+    let extras = Extras {
+        bias,
+        residual: None,
+    };
+    conv2d_fused(r, x, pre, w, extras, geometry)
+}
+
+/// `conv(act(x), w) + bias + residual`, in one pass over the output.
+pub fn conv2d_fused(
+    r: &dyn Recorder,
+    x: Var,
+    pre: Activation,
+    w: Var,
+    extras: Extras,
+    geometry: Geometry,
+) -> Var {
+    let op = Fprop {
+        geometry,
+        pre,
+        bias: extras.bias.is_some(),
+        residual: extras.residual.is_some(),
+    };
+    let inputs: Vec<Var> = ([x, w].into_iter())
+        .chain(extras.bias)
+        .chain(extras.residual)
+        .collect();
+    record1(r, op, &inputs)
+}
+
+/// FLOPs of the products of one pass: the same number for fprop, dgrad and wgrad. Bias and residual are where the sums start.
+fn products(w: Shape, y: Shape) -> f64 {
+    2.0 * y.rows() as f64 * w.len() as f64
+}
+
+impl Fprop {
+    fn bias_index(&self) -> Option<usize> {
+        self.bias.then_some(2)
+    }
+
+    fn residual_index(&self) -> Option<usize> {
+        self.residual.then_some(2 + usize::from(self.bias))
+    }
+}
+
+impl Op for Fprop {
+    const NAME: &'static str = "conv2d_fprop";
+
+    fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
+        let count = 2 + usize::from(self.bias) + usize::from(self.residual);
+        ensure_shape!(
+            shapes.inputs.len() == count,
+            "takes {count} tensors, not {}",
+            shapes.inputs.len()
+        );
+        let (x, w) = (shapes.inputs[0], shapes.inputs[1]);
+        let (Some([n, h, width, cin]), Some([kh, kw, per_group, cout])) = (x.nhwc(), w.nhwc())
+        else {
+            return Err(ShapeError(format!(
+                "takes an image [n, h, w, c] and weights [kh, kw, cin / groups, cout], not {x} and {w}"
+            )));
+        };
+        let groups = self.geometry.groups;
+        ensure_shape!(
+            groups > 0 && cin == per_group * groups && cout % groups == 0,
+            "weights {w} in {groups} groups do not fit {cin} input channels"
+        );
+        let y = Shape::new(&[
+            n,
+            self.geometry.output(0, h, kh)?,
+            self.geometry.output(1, width, kw)?,
+            cout,
+        ]);
+        if let Some(bias) = self.bias_index().map(|i| shapes.inputs[i]) {
+            ensure_shape!(bias.dims() == [cout], "the bias is {bias}, not [{cout}]");
+        }
+        if let Some(residual) = self.residual_index().map(|i| shapes.inputs[i]) {
+            ensure_shape!(residual == y, "the residual is {residual}, the output {y}");
+        }
+        Ok(vec![y])
+    }
+
+    fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
+        let (x, w) = (io.input(0), io.input(1));
+        let (x_shape, w_shape, y_shape) =
+            (io.input_shape(0), io.input_shape(1), io.output_shape(0));
+        let bias = self.bias_index().map(|i| io.input(i));
+        let residual = self.residual_index().map(|i| io.input(i));
+        let y = io.out();
+        let (cout, groups) = (w_shape.last(), self.geometry.groups);
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = bias.map_or(T::zero(), |b| b[i % cout]) + residual.map_or(T::zero(), |r| r[i]);
+        }
+        let (in_group, out_group) = (w_shape[2], cout / groups);
+        for_each_pixel(self.geometry, x_shape, w_shape, y_shape, |from, tap, to| {
+            for i in 0..x_shape.last() {
+                let value = self.pre.value(x[from * x_shape.last() + i]);
+                // w[ky, kx, i mod cin/groups, channels of the group of i]
+                let first = i / in_group * out_group;
+                let row = &w[(tap * in_group + i % in_group) * cout + first..][..out_group];
+                for (y, w) in y[to * cout + first..][..out_group].iter_mut().zip(row) {
+                    *y += value * *w;
+                }
+            }
+        });
+    }
+
+    fn cpu(&self, io: &mut Io<'_, f32>) {
+        cpu::fprop(self, io);
+    }
+
+    fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
+        let (r, dy) = (cx.recorder, cx.cotangent(0));
+        let dgrad = || Dgrad::record(r, self, dy, cx.inputs[1], cx.inputs[0]);
+        let wgrad = || Wgrad::record(r, self, cx.inputs[0], dy, cx.input_shape(1));
+        let mut gradients = vec![cx.wanted(0, dgrad), cx.wanted(1, wgrad)];
+        if let Some(i) = self.bias_index() {
+            gradients.push(cx.wanted(i, || sum_to(r, dy, cx.input_shape(i))));
+        }
+        if let Some(i) = self.residual_index() {
+            gradients.push(cx.wanted(i, || dy));
+        }
+        gradients
+    }
+
+    fn cost(&self, shapes: Shapes<'_>) -> Cost {
+        Cost {
+            flops: products(shapes.inputs[1], shapes.outputs[0])
+                + self.pre.flops() * shapes.inputs[0].len() as f64,
+            bytes: compulsory_bytes(shapes),
+        }
+    }
+}
+
+/// As [`Geometry::for_each_tap`], with the extents of NHWC images and HWIO weights.
+fn for_each_pixel(
+    geometry: Geometry,
+    x: Shape,
+    w: Shape,
+    y: Shape,
+    visit: impl FnMut(usize, usize, usize),
+) {
+    geometry.for_each_tap([x[0], x[1], x[2]], [w[0], w[1]], [y[0], y[1], y[2]], visit);
+}
