@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{arguments, check};
+use super::{arguments, check, correction};
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -73,7 +73,7 @@ impl Op for Adamax {
         let s = self.0;
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
-        let rate = learning_rate / (T::one() - T::of(s.beta1).powf(t));
+        let rate = learning_rate / correction(s.beta1, t);
         let (params, moments) = io.updates.split_at_mut(count);
         let (first, norms) = moments.split_at_mut(count);
         for (k, (p, _)) in params.iter_mut().enumerate() {
