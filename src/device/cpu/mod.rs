@@ -16,6 +16,7 @@ pub mod conv;
 pub mod gemm;
 mod microkernel;
 pub mod parallel;
+pub mod pointwise;
 pub mod simd;
 #[cfg(test)]
 mod testing;
