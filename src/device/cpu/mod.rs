@@ -13,10 +13,12 @@
 //! - Denormals are flushed while a kernel runs.
 
 pub mod conv;
+pub mod excite;
 pub mod gemm;
 mod microkernel;
 pub mod parallel;
 pub mod pointwise;
+pub mod resample;
 pub mod simd;
 #[cfg(test)]
 mod testing;
