@@ -13,7 +13,9 @@
 //! - Denormals are flushed while a kernel runs.
 
 pub mod conv;
+pub mod dwconv;
 pub mod gemm;
+pub mod mbconv;
 mod microkernel;
 pub mod parallel;
 pub mod simd;
