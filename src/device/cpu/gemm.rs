@@ -88,6 +88,14 @@ impl Finish {
         ..Self::STORE
     };
 
+    /// Stores the product plus a bias, one value per column.
+    pub(super) fn bias(bias: *const f32) -> Self {
+        Self {
+            bias,
+            ..Self::STORE
+        }
+    }
+
     /// Checks lengths: `n` columns, `len` elements of `c`.
     pub(super) fn new(e: Epilogue<'_>, n: usize, len: usize) -> Self {
         assert!(
@@ -311,6 +319,15 @@ impl Columns {
             ptr,
             ks: stride,
             panel: 0,
+        }
+    }
+
+    /// Packed panels of `k` rows starting anywhere; lengths are the caller's affair.
+    pub(super) fn panels(ptr: *const f32, k: usize) -> Self {
+        Self {
+            ptr,
+            ks: PANEL,
+            panel: k * PANEL,
         }
     }
 

@@ -13,8 +13,10 @@
 //! - Denormals are flushed while a kernel runs.
 
 pub mod conv;
+pub mod dwconv;
 pub mod excite;
 pub mod gemm;
+pub mod mbconv;
 mod microkernel;
 pub mod parallel;
 pub mod pointwise;
