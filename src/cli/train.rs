@@ -1,0 +1,24 @@
+//! `vaebm train`: which of the two stages.
+
+use super::progress::ProgressKind;
+use super::{train_ebm, train_vae};
+
+/// Train a stage: first the VAE, then the energy network on top of it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    stage: StageCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum StageCommand {
+    Vae(train_vae::Args),
+    Ebm(train_ebm::Args),
+}
+
+pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
+    match args.stage {
+        StageCommand::Vae(args) => train_vae::run(args, progress),
+        StageCommand::Ebm(args) => train_ebm::run(args, progress),
+    }
+}
