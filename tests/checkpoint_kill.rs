@@ -129,6 +129,14 @@ fn save_without_end(folder: &Path) -> Outcome<()> {
     }
 }
 
+/// Whether a checkpoint lies there unfinished.
+fn is_writing(folder: &Path) -> Outcome<bool> {
+    let mut names = std::fs::read_dir(folder)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name());
+    Ok(names.any(|name| name.to_string_lossy().starts_with(".unfinished-ebm")))
+}
+
 fn judge() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let (mut before, mut unfinished) = (0, 0);
@@ -153,24 +161,17 @@ fn judge() -> Outcome<()> {
             .wrapping_mul(6364136223846793005)
             .wrapping_add(1442695040888963407);
         let moment = Instant::now() + Duration::from_millis(30 + (chance >> 33) % 250);
-        while Instant::now() < moment {
+        // Every other victim dies as soon as it is seen in the middle of a write, once its moment has come.
+        while Instant::now() < moment || (kill % 2 == 1 && !is_writing(folder.path())?) {
             if let Some(status) = victim.try_wait()? {
                 return Err(format!("the victim ended by itself: {status}").into());
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(200));
         }
         victim.kill()?;
         victim.wait()?;
         let reported = reader.join().map_err(|_| "the reader panicked")?;
-        let left = std::fs::read_dir(folder.path())?
-            .filter_map(Result::ok)
-            .any(|entry| {
-                entry
-                    .file_name()
-                    .to_string_lossy()
-                    .starts_with(".unfinished-ebm")
-            });
-        unfinished += u32::from(left);
+        unfinished += u32::from(is_writing(folder.path())?);
         let (_, _, step) =
             recover(folder.path()).map_err(|error| format!("after kill {kill}: {error}"))?;
         if step < reported.max(before) {
