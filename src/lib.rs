@@ -4,3 +4,4 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod run;
+pub mod shared;

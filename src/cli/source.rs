@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 /// Preset and file.
 #[derive(Debug, clap::Args)]
 pub(super) struct Source {
-    /// Preset to start from: toy, medium, glyphs, mnist, fashion-mnist, stacked-mnist, cifar10, celeba64,
-    /// lsun-church64, celebahq256.
-    #[arg(value_name = "PRESET")]
+    #[arg(value_name = "PRESET", help = format!("Preset to start from: {}", PRESETS.join(", ")))]
     preset: Option<String>,
     /// TOML file laid over the preset; `run.preset` in it names the preset where the command line does not.
     #[arg(long, value_name = "FILE")]
