@@ -108,3 +108,6 @@ mod tests {
         Cli::command().debug_assert();
     }
 }
+
+#[cfg(test)]
+mod resolve_tests;

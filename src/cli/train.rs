@@ -16,6 +16,18 @@ enum StageCommand {
     Ebm(train_ebm::Args),
 }
 
+#[cfg(test)]
+impl Args {
+    pub(super) fn resolve_vae(
+        &self,
+    ) -> Result<(crate::config::Config, crate::run::Start), crate::config::ConfigError> {
+        match &self.stage {
+            StageCommand::Vae(args) => args.resolve(),
+            StageCommand::Ebm(_) => unreachable!("asked for stage 1"),
+        }
+    }
+}
+
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     match args.stage {
         StageCommand::Vae(args) => train_vae::run(args, progress),

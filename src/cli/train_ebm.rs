@@ -78,7 +78,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
 }
 
 /// Takes the architecture from the VAE's own configuration and checks that its images are the same.
-fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError> {
+pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError> {
     let (asked, has) = (&config.data, &vae.data);
     if (asked.size, asked.channels) != (has.size, has.channels) {
         return Err(ConfigError::Invalid(vec![format!(

@@ -67,8 +67,14 @@ pub(super) fn resolve<S>(
     Ok((config, Start::Resume))
 }
 
+impl Args {
+    pub(super) fn resolve(&self) -> Result<(Config, Start), ConfigError> {
+        resolve(&self.source, self.resume.as_ref(), &self.flags)
+    }
+}
+
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
-    let (config, start) = resolve(&args.source, args.resume.as_ref(), &args.flags)?;
+    let (config, start) = args.resolve()?;
     config.check_stage(Stage::Vae)?;
     train(&config, start, Session::new(progress)?)
 }

@@ -29,6 +29,26 @@ pub(super) enum Node {
     },
 }
 
+impl Node {
+    /// What it is, for messages: its contents can be long.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Bool(_) => "a truth value",
+            Self::Int(_) | Self::Float(_) => "a number",
+            Self::Str(_) => "a text",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "a list",
+            Self::Tuple(_) => "a tuple",
+            Self::Dict(_) => "a dictionary",
+            Self::Class(_) => "a class",
+            Self::Storage(_) => "a storage",
+            Self::Tensor(_) => "a tensor",
+            Self::Object { .. } => "an object",
+        }
+    }
+}
+
 /// Deeper nesting than any checkpoint has; also what ends a value that contains itself.
 const DEEPEST: usize = 100;
 /// Memory that a pickle's values may take per byte of pickle: references may repeat a text, but not without bound.

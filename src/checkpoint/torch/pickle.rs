@@ -8,8 +8,9 @@ use super::document::{Document, Id, Node};
 use super::storage::{Dtype, StorageRef, View};
 use std::collections::HashMap;
 
-/// Longest pickle that is read: the largest model's has some megabytes.
-const LONGEST: usize = 1 << 28;
+/// Longest pickle that is read. The largest model's has some megabytes; a hostile one costs about 60 bytes of memory per
+/// byte.
+const LONGEST: usize = 1 << 24;
 
 /// Parses one pickle; tells also how many bytes it took.
 pub(super) fn parse(bytes: &[u8]) -> Result<(Document, usize), String> {
@@ -304,7 +305,7 @@ impl<'p> Machine<'p> {
         let target = self.container(|| Node::List(Vec::new()))?;
         match &mut self.nodes[target as usize] {
             Node::List(list) => list.extend(items),
-            other => return Err(format!("it appends to {other:?}")),
+            other => return Err(format!("it appends to {}", other.kind())),
         }
         Ok(())
     }
@@ -316,7 +317,7 @@ impl<'p> Machine<'p> {
         let target = self.container(|| Node::Dict(Vec::new()))?;
         match &mut self.nodes[target as usize] {
             Node::Dict(entries) => entries.extend(pairs.iter().map(|&[key, value]| (key, value))),
-            other => return Err(format!("it sets items of {other:?}")),
+            other => return Err(format!("it sets items of {}", other.kind())),
         }
         Ok(())
     }
@@ -342,7 +343,8 @@ impl<'p> Machine<'p> {
         match self.node(id) {
             Node::Class(class) => Ok(class),
             other => Err(format!(
-                "it makes an object of {other:?}, which is no class"
+                "it makes an object of {}, which is no class",
+                other.kind()
             )),
         }
     }
@@ -350,7 +352,7 @@ impl<'p> Machine<'p> {
     fn tuple(&self, id: Id) -> Step<&[Id]> {
         match self.node(id) {
             Node::Tuple(items) | Node::List(items) => Ok(items),
-            other => Err(format!("{other:?} stands where a tuple should")),
+            other => Err(format!("{} stands where a tuple should", other.kind())),
         }
     }
 
@@ -366,7 +368,7 @@ impl<'p> Machine<'p> {
             Node::Int(number) => {
                 usize::try_from(*number).map_err(|_| format!("{number} stands where a size should"))
             }
-            other => Err(format!("{other:?} stands where a size should")),
+            other => Err(format!("{} stands where a size should", other.kind())),
         }
     }
 
@@ -432,7 +434,8 @@ impl<'p> Machine<'p> {
             Node::Str(kind) if kind == "storage" => {}
             other => {
                 return Err(format!(
-                    "a persistent reference is to {other:?}, not to a storage"
+                    "a persistent reference is to {}, not to a storage",
+                    other.kind()
                 ));
             }
         }
