@@ -21,13 +21,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, String> {
         rest = &rest[used..];
         Ok(document)
     };
-    match next()?.resolve(&none)? {
-        Value::Int(PROTOCOL) => {}
-        other => {
-            return Err(format!(
-                "its protocol is {other:?}; {PROTOCOL} is supported"
-            ));
-        }
+    if next()?.resolve(&none)?.as_int() != Some(PROTOCOL) {
+        return Err(format!(
+            "its protocol is not {PROTOCOL}, the only one of that form"
+        ));
     }
     if next()?.resolve(&none)?.get("little_endian") != Some(&Value::Bool(true)) {
         return Err("it was saved on a big-endian machine, which is not supported".into());

@@ -6,6 +6,7 @@
 //! anything) becomes an [`Object`] with its name, arguments and state. Sizes and depths are bounded by what the file
 //! really contains, so a small file cannot ask for much memory.
 
+mod args;
 mod document;
 mod error;
 mod legacy;
@@ -14,6 +15,7 @@ mod storage;
 mod value;
 mod zip;
 
+pub use args::{PublishedArgs, config_from_args};
 pub use error::TorchError;
 pub use value::{Data, Object, Tensor, Value};
 
