@@ -12,6 +12,7 @@ mod sections;
 mod validate;
 
 pub use error::{ConfigError, nearest};
+pub(crate) use layer::parse_value;
 pub use layer::{Layer, Resolver};
 pub use presets::PRESETS;
 pub use sections::*;

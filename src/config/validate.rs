@@ -91,11 +91,11 @@ impl Config {
             return Err(ConfigError::Unsupported(parts));
         }
         let mut problems = Problems::default();
-        let built_in = matches!(self.data.set, DataSet::Glyphs | DataSet::StackedGlyphs);
+        let built_in = matches!(self.data.dataset, DataSet::Glyphs | DataSet::StackedGlyphs);
         problems.unless(built_in || self.data.path.is_some(), || {
             format!(
-                "data.set = {} needs files: give their folder with --data or data.path",
-                self.data.set
+                "data.dataset = {} needs files: give their folder with --data or data.path",
+                self.data.dataset
             )
         });
         if stage == Stage::Ebm {
@@ -197,7 +197,7 @@ impl Config {
             format!("data.channels = {} must be 1 or 3", data.channels)
         });
         problems.count("data.num_x_bits", data.num_x_bits as usize, 1, 8);
-        let fixed = match data.set {
+        let fixed = match data.dataset {
             DataSet::Mnist | DataSet::FashionMnist | DataSet::Glyphs => Some(1),
             DataSet::StackedMnist | DataSet::StackedGlyphs | DataSet::Cifar10 => Some(3),
             DataSet::Images => None,
@@ -205,8 +205,8 @@ impl Config {
         if let Some(channels) = fixed {
             problems.unless(data.channels == channels, || {
                 format!(
-                    "data.set = {} has {channels} channel(s), not data.channels = {}",
-                    data.set, data.channels
+                    "data.dataset = {} has {channels} channel(s), not data.channels = {}",
+                    data.dataset, data.channels
                 )
             });
         }
