@@ -19,5 +19,5 @@ pub mod torch;
 
 pub use atomic::replace_file;
 pub use error::CheckpointError;
-pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write};
+pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write, write_tensors};
 pub use store::{Retention, Store};

@@ -1,11 +1,11 @@
 //! `vaebm demo`: both stages on built-in images, with a report.
 
+use super::interaction::Interaction;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use crate::config::schema::Section;
 use crate::config::{Config, Resolver, Run};
+use crate::{demo, device};
 
 #[derive(Debug)]
 pub(super) struct Demonstrated;
@@ -36,10 +36,20 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let config = Resolver::new(&base)?
         .overlay(args.flags.layer()?)?
         .finish()?;
-    demonstrate(&config, Session::new(progress)?)
+    demonstrate(&config, Interaction::new(progress)?)
 }
 
-/// The seam to the demonstration.
-fn demonstrate(_config: &Config, _session: Session) -> anyhow::Result<()> {
-    Err(NotConnected("demo").into())
+fn demonstrate(config: &Config, mut with: Interaction) -> anyhow::Result<()> {
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let Some(outcome) = demo::run(config, &mut *device, &mut *with.progress, &with.stop)? else {
+        println!(
+            "stopped; what was trained is in {}",
+            config.run.out.display()
+        );
+        return Ok(());
+    };
+    println!("{}", outcome.report.text());
+    println!("picture: {}", outcome.picture_path.display());
+    println!("report:  {}", outcome.report_path.display());
+    Ok(())
 }

@@ -7,11 +7,10 @@ mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod interaction;
 mod overrides;
-mod pending;
 mod progress;
 mod sample;
-mod session;
 mod source;
 mod train;
 mod train_ebm;
@@ -92,7 +91,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args, progress),
         Command::Train(args) => train::run(args, progress),
         Command::Sample(args) => sample::run(args, progress),
-        Command::Bench(args) => bench::run(args, progress),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
     }

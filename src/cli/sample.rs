@@ -1,15 +1,16 @@
 //! `vaebm sample`: images from a trained model.
 
+use super::interaction::Interaction;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Run, Sample, Stage};
+use crate::device;
+use crate::langevin::draw;
 use crate::run::RunFolder;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
 pub(super) struct Sampling;
@@ -58,15 +59,25 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         None if args.run.is_dir() => args.run.join("samples"),
         None => "samples".into(),
     };
-    sample(&config, &checkpoint, &out, Session::new(progress)?)
+    sample(&config, &checkpoint, &out, Interaction::new(progress)?)
 }
 
-/// The seam to the sampler.
 fn sample(
-    _config: &Config,
-    _checkpoint: &Checkpoint,
-    _out: &std::path::Path,
-    _session: Session,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    out: &Path,
+    mut with: Interaction,
 ) -> anyhow::Result<()> {
-    Err(NotConnected("sample").into())
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let written = draw::draw(
+        config,
+        &mut *device,
+        checkpoint,
+        out,
+        &mut *with.progress,
+        &with.stop,
+    )?;
+    println!("{} images in {}", written.images, out.display());
+    println!("overview: {}", written.overview.display());
+    Ok(())
 }

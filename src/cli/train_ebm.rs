@@ -1,15 +1,16 @@
 //! `vaebm train ebm`: stage 2.
 
+use super::interaction::Interaction;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::{Source, config_in};
-use super::train_vae::resolve;
+use super::train_vae::{resolve, tell_end};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Ebm, Run, Stage, TrainEbm};
+use crate::device;
 use crate::run::{RunFolder, Start};
+use crate::train::ebm;
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -74,7 +75,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         };
     adopt(&mut config, &config_in(&vae)?)?;
     config.check_stage(Stage::Ebm)?;
-    train(&config, start, &vae, Session::new(progress)?)
+    train(&config, start, &vae, Interaction::new(progress)?)
 }
 
 /// Takes the architecture from the VAE's own configuration and checks that its images are the same.
@@ -90,12 +91,22 @@ pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError
     Ok(())
 }
 
-/// The seam to the trainer. `vae` holds the VAE's weights; on resuming it is the stage-2 checkpoint itself.
+/// `vae` holds the VAE's weights; on resuming it is the stage-2 checkpoint itself.
 fn train(
-    _config: &Config,
-    _start: Start,
-    _vae: &Checkpoint,
-    _session: Session,
+    config: &Config,
+    start: Start,
+    vae: &Checkpoint,
+    mut with: Interaction,
 ) -> anyhow::Result<()> {
-    Err(NotConnected("train ebm").into())
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let ended = ebm::train(
+        config,
+        &mut *device,
+        start,
+        vae,
+        &mut *with.progress,
+        &with.stop,
+    )?;
+    tell_end(config, ended);
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! `vaebm train vae`: stage 1.
 
+use super::interaction::Interaction;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::Source;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Run, Stage, TrainVae, Vae};
+use crate::device;
 use crate::run::{RunFolder, Start};
+use crate::train::{Ended, vae};
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -76,10 +77,21 @@ impl Args {
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let (config, start) = args.resolve()?;
     config.check_stage(Stage::Vae)?;
-    train(&config, start, Session::new(progress)?)
+    train(&config, start, Interaction::new(progress)?)
 }
 
-/// The seam to the trainer.
-fn train(_config: &Config, _start: Start, _session: Session) -> anyhow::Result<()> {
-    Err(NotConnected("train vae").into())
+fn train(config: &Config, start: Start, mut with: Interaction) -> anyhow::Result<()> {
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let ended = vae::train(config, &mut *device, start, &mut *with.progress, &with.stop)?;
+    tell_end(config, ended);
+    Ok(())
+}
+
+/// Says where the run lies and how to go on.
+pub(super) fn tell_end(config: &Config, ended: Ended) {
+    let out = config.run.out.display();
+    match ended {
+        Ended::Done => println!("done: {out}"),
+        Ended::Stopped => println!("stopped and saved: go on with --resume {out}"),
+    }
 }

@@ -78,7 +78,15 @@ pub fn run(
     let best = RunFolder::checkpoint_at(&config.run.out, Stage::Vae)?;
 
     let clock = Instant::now();
-    if ebm::train(config, device, Start::Fresh, &best, observer, stop)? == Ended::Stopped {
+    if ebm::train(
+        config,
+        device,
+        Start::Fresh,
+        &Checkpoint::open(&best)?,
+        observer,
+        stop,
+    )? == Ended::Stopped
+    {
         return Ok(None);
     }
     seconds.ebm = clock.elapsed().as_secs_f64();

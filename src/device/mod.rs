@@ -88,3 +88,22 @@ pub trait Device {
         self.run_steps(program, noise, 1)
     }
 }
+
+/// Opens the device that a configuration names: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is for the host; 0 takes all cores.
+///
+/// # Errors
+/// A device that is not there.
+pub fn open(name: &str, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+    if threads > 0 {
+        // A second command in one process keeps the pool of the first: the number of threads changes no result.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+    match name {
+        "auto" | "cpu" => Ok(host::cpu()),
+        other => Err(DeviceError::Failed(format!(
+            "device `{other}` is not part of this build: use --device cpu"
+        ))),
+    }
+}
