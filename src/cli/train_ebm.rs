@@ -54,13 +54,19 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
                 let at = match (vae, start) {
                     (Some(vae), _) => RunFolder::checkpoint_at(vae, Stage::Vae)?,
                     (None, Start::Fresh) => RunFolder::checkpoint_at(&config.run.out, Stage::Vae)?,
-                    (None, Start::Resume) => RunFolder::checkpoint_at(&config.run.out, Stage::Ebm)?,
+                    (None, Start::Resume) => {
+                        RunFolder::last_checkpoint_at(&config.run.out, Stage::Ebm)?
+                    }
                 };
                 (config, start, Checkpoint::open(&at)?)
             }
             (Some(vae), false) => {
                 let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(vae, Stage::Vae)?)?;
-                let kept = config_in(&checkpoint)?;
+                let mut kept = config_in(&checkpoint)?;
+                // The folder as it is named now: it may have been moved since.
+                if vae.is_dir() {
+                    kept.run.out = vae.clone();
+                }
                 (
                     args.source.resolve_over(&kept, &args.flags)?,
                     Start::Fresh,
