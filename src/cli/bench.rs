@@ -1,9 +1,9 @@
 //! `vaebm bench`: how fast this machine is.
 
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::Source;
 use crate::config::schema::Section;
 use crate::config::{Config, Ebm, Run, Vae};
@@ -85,10 +85,10 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         what: args.what,
         seconds: args.seconds,
     };
-    measure(&job, Session::new(progress)?)
+    measure(&job, Console::new(progress)?)
 }
 
 /// The seam to the measurement.
-fn measure(_job: &Job, _session: Session) -> anyhow::Result<()> {
+fn measure(_job: &Job, _console: Console) -> anyhow::Result<()> {
     Err(NotConnected("bench").into())
 }

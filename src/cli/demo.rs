@@ -1,9 +1,9 @@
 //! `vaebm demo`: both stages on built-in images, with a report.
 
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use crate::config::schema::Section;
 use crate::config::{Config, Resolver, Run};
 
@@ -36,10 +36,10 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let config = Resolver::new(&base)?
         .overlay(args.flags.layer()?)?
         .finish()?;
-    demonstrate(&config, Session::new(progress)?)
+    demonstrate(&config, Console::new(progress)?)
 }
 
 /// The seam to the demonstration.
-fn demonstrate(_config: &Config, _session: Session) -> anyhow::Result<()> {
+fn demonstrate(_config: &Config, _console: Console) -> anyhow::Result<()> {
     Err(NotConnected("demo").into())
 }

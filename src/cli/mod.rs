@@ -5,13 +5,13 @@
 
 mod bench;
 mod config;
+mod console;
 mod demo;
 mod doctor;
 mod overrides;
 mod pending;
 mod progress;
 mod sample;
-mod session;
 mod source;
 mod train;
 mod train_ebm;

@@ -1,9 +1,9 @@
 //! `vaebm sample`: images from a trained model.
 
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
@@ -58,7 +58,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         None if args.run.is_dir() => args.run.join("samples"),
         None => "samples".into(),
     };
-    sample(&config, &checkpoint, &out, Session::new(progress)?)
+    sample(&config, &checkpoint, &out, Console::new(progress)?)
 }
 
 /// The seam to the sampler.
@@ -66,7 +66,7 @@ fn sample(
     _config: &Config,
     _checkpoint: &Checkpoint,
     _out: &std::path::Path,
-    _session: Session,
+    _console: Console,
 ) -> anyhow::Result<()> {
     Err(NotConnected("sample").into())
 }

@@ -1,9 +1,9 @@
 //! `vaebm train ebm`: stage 2.
 
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::{Source, config_in};
 use super::train_vae::resolve;
 use crate::checkpoint::Checkpoint;
@@ -80,7 +80,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         };
     adopt(&mut config, &config_in(&vae)?)?;
     config.check_stage(Stage::Ebm)?;
-    train(&config, start, &vae, Session::new(progress)?)
+    train(&config, start, &vae, Console::new(progress)?)
 }
 
 /// Takes the architecture from the VAE's own configuration and checks that its images are the same.
@@ -101,7 +101,7 @@ fn train(
     _config: &Config,
     _start: Start,
     _vae: &Checkpoint,
-    _session: Session,
+    _console: Console,
 ) -> anyhow::Result<()> {
     Err(NotConnected("train ebm").into())
 }

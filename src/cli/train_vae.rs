@@ -1,9 +1,9 @@
 //! `vaebm train vae`: stage 1.
 
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::pending::NotConnected;
 use super::progress::ProgressKind;
-use super::session::Session;
 use super::source::Source;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Run, Stage, TrainVae, Vae};
@@ -76,10 +76,10 @@ impl Args {
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let (config, start) = args.resolve()?;
     config.check_stage(Stage::Vae)?;
-    train(&config, start, Session::new(progress)?)
+    train(&config, start, Console::new(progress)?)
 }
 
 /// The seam to the trainer.
-fn train(_config: &Config, _start: Start, _session: Session) -> anyhow::Result<()> {
+fn train(_config: &Config, _start: Start, _console: Console) -> anyhow::Result<()> {
     Err(NotConnected("train vae").into())
 }
