@@ -181,10 +181,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::RollBack),
         1 => Just(Act::CrashAndOpen),
     ];
-    proptest::collection::vec(act, 1..60)
+    proptest::collection::vec(act, 1..40)
 }
 
 proptest! {
+    // Every mark syncs files, which takes its time.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Against a plain queue, through appends, checkpoints, crashes between mark and release, and rollbacks.
     #[test]
     fn it_is_a_queue_that_can_go_back(capacity in 1usize..7, acts in acts()) {

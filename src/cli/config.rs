@@ -47,10 +47,14 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.resolve(&args.flags)?;
     std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
-    for (stage, name) in [(Stage::Vae, "stage 1"), (Stage::Ebm, "stage 2")] {
-        if let Err(reason) = config.check_stage(stage) {
-            eprintln!("note: {name} cannot be trained from this: {reason}");
+    let reasons = [Stage::Vae, Stage::Ebm].map(|stage| config.check_stage(stage).err());
+    match reasons {
+        [None, None] => {}
+        [None, Some(reason)] => {
+            eprintln!("note: stage 2 cannot be trained from this yet: {reason}")
         }
+        // What stops stage 1 stops stage 2 as well.
+        [Some(reason), _] => eprintln!("note: this cannot be trained yet: {reason}"),
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `vaebm demo`: both stages on built-in images, with a report.
 
-use super::interaction::Interaction;
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::progress::ProgressKind;
 use crate::config::schema::Section;
@@ -36,10 +36,10 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let config = Resolver::new(&base)?
         .overlay(args.flags.layer()?)?
         .finish()?;
-    demonstrate(&config, Interaction::new(progress)?)
+    demonstrate(&config, Console::new(progress)?)
 }
 
-fn demonstrate(config: &Config, mut with: Interaction) -> anyhow::Result<()> {
+fn demonstrate(config: &Config, mut with: Console) -> anyhow::Result<()> {
     let mut device = device::open(&config.run.device, config.run.threads)?;
     let Some(outcome) = demo::run(config, &mut *device, &mut *with.progress, &with.stop)? else {
         println!(

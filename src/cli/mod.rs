@@ -5,9 +5,9 @@
 
 mod bench;
 mod config;
+mod console;
 mod demo;
 mod doctor;
-mod interaction;
 mod overrides;
 mod progress;
 mod sample;

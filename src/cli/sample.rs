@@ -1,6 +1,6 @@
 //! `vaebm sample`: images from a trained model.
 
-use super::interaction::Interaction;
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::progress::ProgressKind;
 use super::source::{Source, config_in};
@@ -59,14 +59,14 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         None if args.run.is_dir() => args.run.join("samples"),
         None => "samples".into(),
     };
-    sample(&config, &checkpoint, &out, Interaction::new(progress)?)
+    sample(&config, &checkpoint, &out, Console::new(progress)?)
 }
 
 fn sample(
     config: &Config,
     checkpoint: &Checkpoint,
     out: &Path,
-    mut with: Interaction,
+    mut with: Console,
 ) -> anyhow::Result<()> {
     let mut device = device::open(&config.run.device, config.run.threads)?;
     let written = draw::draw(

@@ -1,6 +1,6 @@
 //! `vaebm train ebm`: stage 2.
 
-use super::interaction::Interaction;
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::progress::ProgressKind;
 use super::source::{Source, config_in};
@@ -55,13 +55,19 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
                 let at = match (vae, start) {
                     (Some(vae), _) => RunFolder::checkpoint_at(vae, Stage::Vae)?,
                     (None, Start::Fresh) => RunFolder::checkpoint_at(&config.run.out, Stage::Vae)?,
-                    (None, Start::Resume) => RunFolder::checkpoint_at(&config.run.out, Stage::Ebm)?,
+                    (None, Start::Resume) => {
+                        RunFolder::last_checkpoint_at(&config.run.out, Stage::Ebm)?
+                    }
                 };
                 (config, start, Checkpoint::open(&at)?)
             }
             (Some(vae), false) => {
                 let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(vae, Stage::Vae)?)?;
-                let kept = config_in(&checkpoint)?;
+                let mut kept = config_in(&checkpoint)?;
+                // The folder as it is named now: it may have been moved since.
+                if vae.is_dir() {
+                    kept.run.out = vae.clone();
+                }
                 (
                     args.source.resolve_over(&kept, &args.flags)?,
                     Start::Fresh,
@@ -75,7 +81,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         };
     adopt(&mut config, &config_in(&vae)?)?;
     config.check_stage(Stage::Ebm)?;
-    train(&config, start, &vae, Interaction::new(progress)?)
+    train(&config, start, &vae, Console::new(progress)?)
 }
 
 /// Takes the architecture from the VAE's own configuration and checks that its images are the same.
@@ -92,12 +98,7 @@ pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError
 }
 
 /// `vae` holds the VAE's weights; on resuming it is the stage-2 checkpoint itself.
-fn train(
-    config: &Config,
-    start: Start,
-    vae: &Checkpoint,
-    mut with: Interaction,
-) -> anyhow::Result<()> {
+fn train(config: &Config, start: Start, vae: &Checkpoint, mut with: Console) -> anyhow::Result<()> {
     let mut device = device::open(&config.run.device, config.run.threads)?;
     let ended = ebm::train(
         config,

@@ -1,6 +1,6 @@
 //! `vaebm train vae`: stage 1.
 
-use super::interaction::Interaction;
+use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::progress::ProgressKind;
 use super::source::Source;
@@ -77,10 +77,10 @@ impl Args {
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let (config, start) = args.resolve()?;
     config.check_stage(Stage::Vae)?;
-    train(&config, start, Interaction::new(progress)?)
+    train(&config, start, Console::new(progress)?)
 }
 
-fn train(config: &Config, start: Start, mut with: Interaction) -> anyhow::Result<()> {
+fn train(config: &Config, start: Start, mut with: Console) -> anyhow::Result<()> {
     let mut device = device::open(&config.run.device, config.run.threads)?;
     let ended = vae::train(config, &mut *device, start, &mut *with.progress, &with.stop)?;
     tell_end(config, ended);

@@ -140,10 +140,9 @@ fn member(bytes: &[u8], entry: &[u8]) -> Result<(String, Range<usize>, usize), S
     }
     let raw_name = &entry[46..46 + name_length];
     let name = std::str::from_utf8(raw_name).map_err(|_| "a member's name is not UTF-8")?;
-    if name.starts_with('/')
-        || name.contains(['\\', '\0', ':'])
-        || name.split('/').any(|part| part == "..")
-    {
+    let drive = name.as_bytes().get(1) == Some(&b':');
+    let climbs = name.split('/').any(|part| part == "..");
+    if name.starts_with('/') || drive || climbs || name.contains(['\\', '\0']) {
         return Err(format!(
             "the member name {name:?} is a path out of the archive"
         ));

@@ -8,14 +8,14 @@ use anyhow::Context;
 const INTERRUPTED: i32 = 130;
 
 /// Progress and Ctrl-C of one command.
-pub(super) struct Interaction {
+pub(super) struct Console {
     /// Where events go.
     pub(super) progress: Box<dyn Observer>,
     /// Set by the first Ctrl-C (or SIGTERM): the loop saves and ends. The second ends the process at once.
     pub(super) stop: StopFlag,
 }
 
-impl Interaction {
+impl Console {
     /// Installs the handler and makes the reporter.
     pub(super) fn new(kind: ProgressKind) -> anyhow::Result<Self> {
         let stop = StopFlag::new();
