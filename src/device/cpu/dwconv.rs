@@ -1,16 +1,15 @@
 //! Depthwise convolution: forward, input gradient, weight gradient.
 //!
 //! `y[n, oy, ox, c] = sum over taps of x[n, oy s + ky d - lo, ox s + kx d - lo, c] w[ky, kx, c]`. Channels fill the vectors. For the
-//! model's filters (3x3, 5x5, 11x11, dilation 1, stride 1 or 2) a slice of 32 channels of the image is copied into a zero-padded scratch
+//! model's filters (3x3, 5x5 of stride 1 or 2, 11x11 of stride 1, all of dilation 1) a slice of 32 channels of the image is copied into a zero-padded scratch
 //! image, small enough for L1 or L2, and a row of outputs is held in registers while the window slides: a loaded input feeds up to `k`
 //! multiply-adds, so a 5x5 row of 16 outputs takes 20 loads for 80 multiply-adds per filter row. The input gradient of stride 1 is
 //! the same kernel with the filter reversed. Any other geometry takes a plain path, vectorised over channels, that reads in place.
 
 use super::conv::ConvGeometry;
-use super::gemm::{Activation, LIP};
+use super::gemm::{Activation, Finish};
 use super::parallel::{self, Shared};
 use super::simd::{self, Kernel, Simd, unroll};
-use super::vmath;
 use super::wgrad::sum_partials;
 
 /// Channels of a slice.
@@ -159,7 +158,7 @@ fn check(g: &ConvGeometry) {
 
 /// Whether the sliding window serves this filter.
 fn slides(g: &ConvGeometry) -> bool {
-    g.kh == g.kw && matches!(g.kh, 3 | 5 | 11) && g.dilation == 1 && g.stride <= 2
+    g.kh == g.kw && g.dilation == 1 && matches!((g.kh, g.stride), (3 | 5, 1 | 2) | (11, 1))
 }
 
 /// Elements of the weights `[kh, kw, c]`.
@@ -253,7 +252,7 @@ unsafe fn copy_slice<S: Simd>(
     }
 }
 
-/// Stores outputs with an activation.
+/// Stores outputs as they are.
 struct Store {
     dst: *mut f32,
     /// Elements between rows and between pixels.
@@ -261,7 +260,6 @@ struct Store {
     pixel: usize,
     /// Channels that exist.
     channels: usize,
-    activation: Activation,
 }
 
 impl<S: Simd> Sink<S> for Store {
@@ -269,12 +267,6 @@ impl<S: Simd> Sink<S> for Store {
     /// `dst` is valid at the pixel for the slice's existing channels, and this thread alone writes there.
     #[inline(always)]
     unsafe fn put(&self, s: S, y: usize, x: usize, c: usize, v: S::V) {
-        let v = match self.activation {
-            Activation::None => v,
-            Activation::Swish => vmath::swish(s, v),
-            Activation::LipSwish => s.mul(s.splat(LIP), vmath::swish(s, v)),
-            Activation::Elu => vmath::elu(s, v),
-        };
         if c < self.channels {
             // SAFETY: the caller's promise.
             unsafe {
@@ -282,8 +274,8 @@ impl<S: Simd> Sink<S> for Store {
                     self.dst.add(y * self.row + x * self.pixel + c),
                     self.channels - c,
                     v,
-                )
-            };
+                );
+            }
         }
     }
 }
@@ -376,16 +368,17 @@ impl Kernel for Slide<'_> {
                 row: ow * g.cout,
                 pixel: g.cout,
                 channels,
-                activation: self.op.activation,
             };
             match (g.kh, g.stride) {
                 (3, 1) => window.run::<S, 3, 1>(s, &store),
                 (5, 1) => window.run::<S, 5, 1>(s, &store),
-                (11, 1) => window.run::<S, 11, 1>(s, &store),
+                (11, _) => window.run::<S, 11, 1>(s, &store),
                 (3, _) => window.run::<S, 3, 2>(s, &store),
-                (5, _) => window.run::<S, 5, 2>(s, &store),
-                _ => window.run::<S, 11, 2>(s, &store),
+                _ => window.run::<S, 5, 2>(s, &store),
             }
+            // A pass of its own, while the band is in cache: inlined into every span it would multiply the code.
+            let finish = Finish::activation(self.op.activation);
+            finish.apply(s, store.dst, rows.len() * ow, channels, g.cout);
         }
     }
 }
@@ -502,17 +495,16 @@ impl Kernel for PlainRow<'_> {
                         }
                     }
                     let at = ((self.image * dst[0] + self.row) * dst[1] + ox) * g.cin;
-                    let store = Store {
-                        dst: self.op.dst.add(at),
-                        row: 0,
-                        pixel: 0,
-                        channels: g.cin,
-                        activation: self.op.activation,
-                    };
-                    store.put(s, 0, 0, c, acc);
+                    s.store_upto(self.op.dst.add(at + c), n, acc);
                 }
                 c += S::LANES;
             }
+        }
+        let row = (self.image * dst[0] + self.row) * dst[1] * g.cin;
+        // SAFETY: the row just written.
+        unsafe {
+            let finish = Finish::activation(self.op.activation);
+            finish.apply(s, self.op.dst.add(row), dst[1], g.cin, g.cin);
         }
     }
 }

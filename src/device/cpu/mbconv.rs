@@ -1,13 +1,13 @@
 //! The inverted residual in evaluation mode, forward and input gradient, in one pass over an image that stays in cache.
 //!
-//! `[nearest x2] -> expand 1x1 + bias -> swish -> depthwise k x k + bias -> swish -> project 1x1 + bias`, batch norms folded into weights and
+//! `[nearest x2] -> expand 1x1 + bias -> swish -> depthwise 5x5 + bias -> swish -> project 1x1 + bias`, batch norms folded into weights and
 //! biases. The depthwise convolution pads the *activation* with zeros, not the input.
 //!
 //! Work goes by image (or by band of rows, where an image is large) and, inside, by slices of 32 hidden channels, so that a slice
 //! of the expanded image (16x16 with its border: 51 KB) never leaves L2 and mostly not L1, and no expanded tensor is
-//! ever written to memory. Per hidden element and direction, `C` channels on either side: forward `2 C + k^2` multiply-adds and two swishes.
+//! ever written to memory. Per hidden element and direction, `C` channels on either side: forward `2 C + 25` multiply-adds and two swishes.
 //!
-//! The gradient recomputes what it needs, the expansion and the depthwise output: `C + k^2` multiply-adds and two logistic functions
+//! The gradient recomputes what it needs, the expansion and the depthwise output: `C + 25` multiply-adds and two logistic functions
 //! more, about 45 cycles per 16 elements at C = 32. Storing both pre-activations instead would move 128 bytes out and 128 in
 //! for the same 16 elements (plus reads for ownership): at 45 cycles that asks for more than 20 GB/s per core, which is what a core gets from
 //! memory at best, and the toy model's expanded tensors (2 x 31 MB for 16 images) do not fit the caches of the
@@ -35,8 +35,6 @@ pub struct MbConvGeometry {
     pub hidden: usize,
     /// Output channels.
     pub cout: usize,
-    /// Side of the depthwise filter: 3 or 5.
-    pub kernel: usize,
     /// Doubles rows and columns (nearest neighbour) before expanding.
     pub upsample: bool,
 }
@@ -65,21 +63,11 @@ impl MbConvGeometry {
     /// multiply-add; activations not counted.
     pub fn flops(&self) -> u64 {
         let (source, target) = (self.n * self.h * self.w, self.n * self.oh() * self.ow());
-        2 * (self.hidden * (source * self.cin + target * (self.kernel * self.kernel + self.cout)))
-            as u64
+        2 * (self.hidden * (source * self.cin + target * (TAPS + self.cout))) as u64
     }
     /// Hidden channels rounded up to whole vectors; the extra ones are zero throughout.
     fn padded(&self) -> usize {
         self.hidden.next_multiple_of(16)
-    }
-    fn radius(&self) -> usize {
-        self.kernel / 2
-    }
-    fn check(&self) {
-        assert!(
-            matches!(self.kernel, 3 | 5),
-            "depthwise filters are 3x3 or 5x5: {self:?}"
-        );
     }
     /// Bands of input rows an image is cut into.
     fn bands(&self) -> usize {
@@ -94,6 +82,11 @@ impl MbConvGeometry {
     }
 }
 
+/// Side of the depthwise filter, its taps, and how far it reaches.
+const KERNEL: usize = 5;
+const TAPS: usize = KERNEL * KERNEL;
+const RADIUS: usize = KERNEL / 2;
+
 /// Hidden elements of a band at most (1 MB).
 const BAND_LIMIT: usize = 1 << 18;
 /// Tasks a small batch of large images is cut into.
@@ -106,7 +99,7 @@ pub struct MbConvWeights<'a> {
     pub expand: &'a [f32],
     /// `[hidden]`.
     pub expand_bias: &'a [f32],
-    /// `[k, k, hidden]`.
+    /// `[5, 5, hidden]`.
     pub depthwise: &'a [f32],
     /// `[hidden]`.
     pub depthwise_bias: &'a [f32],
@@ -133,7 +126,7 @@ struct Layout {
 
 impl Layout {
     fn new(g: &MbConvGeometry) -> Self {
-        let (hidden, taps) = (g.padded(), g.kernel * g.kernel);
+        let (hidden, taps) = (g.padded(), TAPS);
         let mut len = 0;
         let mut next = |size: usize| {
             let at = len;
@@ -166,9 +159,8 @@ pub fn packed_len(g: &MbConvGeometry) -> usize {
 /// # Panics
 /// If a slice is shorter than the geometry says.
 pub fn pack(g: &MbConvGeometry, w: &MbConvWeights<'_>, dst: &mut [f32]) {
-    g.check();
     let layout = Layout::new(g);
-    let (hidden, taps) = (g.padded(), g.kernel * g.kernel);
+    let (hidden, taps) = (g.padded(), TAPS);
     let dst = &mut dst[..layout.len];
     dst.fill(0.0);
     gemm::pack(
@@ -284,7 +276,7 @@ struct Scratch {
 
 impl Scratch {
     fn new(g: &MbConvGeometry, gradient: bool) -> Self {
-        let (r, band) = (g.radius(), g.band_rows() * g.scale());
+        let (r, band) = (RADIUS, g.band_rows() * g.scale());
         let cols = g.ow() + 2 * r;
         let expanded_rows = band + if gradient { 4 * r } else { 2 * r };
         let gradient_rows = band + 2 * r;
@@ -451,7 +443,7 @@ impl Band<'_> {
                         };
                         for dy in 0..scale {
                             if let Some(row) =
-                                padded.row((y * scale + dy) as i64, g.radius(), slice.width)
+                                padded.row((y * scale + dy) as i64, RADIUS, slice.width)
                             {
                                 for dx in 0..scale {
                                     s.store(row.add((col * scale + dx) * slice.width + c), e);
@@ -486,7 +478,7 @@ impl Band<'_> {
     ) {
         let g = self.op.g;
         let layout = Layout::new(g);
-        let taps = g.kernel * g.kernel;
+        let taps = TAPS;
         let (weights, bias) = if reverse {
             (layout.depthwise_reversed, layout.zeros)
         } else {
@@ -503,13 +495,7 @@ impl Band<'_> {
             ow: g.ow(),
         };
         // SAFETY: the caller's promise.
-        unsafe {
-            if g.kernel == 3 {
-                window.run::<S, 3, 1>(s, sink)
-            } else {
-                window.run::<S, 5, 1>(s, sink)
-            }
-        }
+        unsafe { window.run::<S, KERNEL, 1>(s, sink) }
     }
 }
 
@@ -553,7 +539,7 @@ impl Kernel for Forward<'_> {
         let task = self.0;
         let g = task.op.g;
         let layout = Layout::new(g);
-        let (scale, r, hidden) = (g.scale(), g.radius(), g.padded());
+        let (scale, r, hidden) = (g.scale(), RADIUS, g.padded());
         let rows = parallel::chunk(g.h, g.bands(), task.band);
         let (first, count) = (rows.start * scale, rows.len() * scale);
         let scratch = Scratch::new(g, false);
@@ -677,7 +663,7 @@ impl Kernel for Backward<'_> {
         let task = self.0;
         let g = task.op.g;
         let layout = Layout::new(g);
-        let (scale, r, hidden) = (g.scale(), g.radius(), g.padded());
+        let (scale, r, hidden) = (g.scale(), RADIUS, g.padded());
         let rows = parallel::chunk(g.h, g.bands(), task.band);
         let (first, count) = (rows.start * scale, rows.len() * scale);
         let scratch = Scratch::new(g, true);
@@ -792,7 +778,6 @@ pub fn forward(
     epilogue: Epilogue<'_>,
     workspace: &mut [f32],
 ) {
-    g.check();
     let layout = Layout::new(g);
     assert!(
         x.len() >= g.x_len() && y.len() >= g.y_len() && packed.len() >= layout.len,
@@ -831,7 +816,6 @@ pub fn backward(
     epilogue: Epilogue<'_>,
     workspace: &mut [f32],
 ) {
-    g.check();
     assert!(
         x.len() >= g.x_len() && dx.len() >= g.x_len() && dy.len() >= g.y_len(),
         "x, dx or dy too short for {g:?}"
