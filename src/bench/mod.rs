@@ -3,6 +3,7 @@
 
 mod dump;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -198,4 +199,52 @@ impl<'d> Bench<'d> {
             plan_bytes: plan.bytes(),
         })
     }
+
+    /// Time, FLOPs and launches of a step by kernel, the costliest first: the median over a few runs.
+    pub fn profile(&mut self, what: What) -> Result<Vec<KernelTime>, TrainError> {
+        self.slot(what, WARM_UP_SECONDS)?;
+        let program = self.program(what);
+        let mut runs = Vec::new();
+        for step in 0..PROFILE_RUNS {
+            let noise = Noise {
+                step,
+                ..Noise::default()
+            };
+            runs.push(self.device.time_launches(program, noise)?);
+        }
+        let mut by_kernel: BTreeMap<&'static str, KernelTime> = BTreeMap::new();
+        for (i, launch) in self.device.plan(program).per_step.iter().enumerate() {
+            let mut times: Vec<f64> = runs.iter().map(|r| r[i]).collect();
+            times.sort_by(f64::total_cmp);
+            let name = launch.kernel.name();
+            let entry = by_kernel.entry(name).or_insert(KernelTime {
+                kernel: name,
+                launches: 0,
+                ms: 0.0,
+                gflop: 0.0,
+            });
+            entry.launches += 1;
+            entry.ms += times[times.len() / 2] * 1e3;
+            entry.gflop += launch.cost.flops / 1e9;
+        }
+        let mut table: Vec<KernelTime> = by_kernel.into_values().collect();
+        table.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        Ok(table)
+    }
+}
+
+/// Runs that a profile takes the median of.
+const PROFILE_RUNS: u32 = 7;
+
+/// What one kernel takes of a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelTime {
+    /// Its name.
+    pub kernel: &'static str,
+    /// Launches in a step.
+    pub launches: usize,
+    /// Milliseconds of all of them.
+    pub ms: f64,
+    /// FLOPs of all of them, in billions.
+    pub gflop: f64,
 }

@@ -66,6 +66,9 @@ pub(super) struct Args {
     /// Run folder or stage-2 checkpoint whose weights to use (default: random ones from the seed).
     #[arg(long, value_name = "RUN")]
     weights: Option<PathBuf>,
+    /// Print where a step's time goes, by kernel.
+    #[arg(long)]
+    profile: bool,
     /// Measure on request: reads `langevin S` and `stage1 S` from standard input, answers with JSON lines.
     #[arg(long, conflicts_with = "json")]
     interactive: bool,
@@ -105,6 +108,27 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut bench = bench::Bench::new(&config, &mut *device, batch, weights.as_ref())?;
     if args.interactive {
         return interactive(&mut bench);
+    }
+    if args.profile {
+        for what in &args.what {
+            let what = bench::What::from(*what);
+            println!(
+                "{:<28}{:>9}{:>11}{:>11}{:>11}",
+                format!("{what:?}"),
+                "launches",
+                "ms",
+                "GFLOP",
+                "GFLOP/s"
+            );
+            for k in bench.profile(what)? {
+                let rate = k.gflop / k.ms * 1e3;
+                println!(
+                    "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}",
+                    k.kernel, k.launches, k.ms, k.gflop
+                );
+            }
+        }
+        return Ok(());
     }
     let mut report = serde_json::Map::new();
     for what in &args.what {

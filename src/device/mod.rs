@@ -72,6 +72,8 @@ pub trait Device {
         noise: Noise,
         steps: u32,
     ) -> Result<(), DeviceError>;
+    /// Runs a program once and tells the seconds that each launch of a step took, in the order of `plan.per_step`.
+    fn time_launches(&mut self, program: ProgramId, noise: Noise) -> Result<Vec<f64>, DeviceError>;
     /// Reads an output of the last run.
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError>;
     /// The names and shapes of all states, in order of creation.
