@@ -17,6 +17,8 @@ pub mod batch_norm;
 pub mod binary;
 pub mod conv2d;
 pub mod dwconv;
+#[cfg(test)]
+mod fusion_tests;
 pub mod layout;
 pub mod linear;
 pub mod mbconv;

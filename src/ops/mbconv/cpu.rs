@@ -15,7 +15,6 @@ fn describe(c: &Channels, x: Shape, upsample: bool) -> MbConvGeometry {
         cin: c.ci,
         hidden: c.hidden,
         cout: c.co,
-        kernel: c.k,
         upsample,
     }
 }
