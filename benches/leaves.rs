@@ -1,7 +1,7 @@
 //! CPU leaf kernels against the machine's multiply-add peak.
 //!
 //! `cargo bench --bench leaves` runs criterion (an element is a floating-point operation, so `Gelem/s` reads as GFLOP/s);
-//! `cargo bench --bench leaves -- --table [NAME] [--isa avx512|avx2|portable]` prints one line per shape whose name contains
+//! `cargo bench --bench leaves -- --table [NAME] [--isa avx512|avx2|portable] [--batch N]` prints one line per shape whose name contains
 //! NAME: the best of many runs, and the share of the measured peak.
 
 use criterion::{Criterion, Throughput};
@@ -184,19 +184,19 @@ fn product_cases() -> Vec<Case> {
     cases
 }
 
-fn conv_cases() -> Vec<Case> {
+fn conv_cases(n: usize) -> Vec<Case> {
     let mut cases = Vec::new();
     // Images, side, channels in and out, filter, stride.
-    for &(n, side, cin, cout, k, stride) in &[
-        (16, 32, 16, 16, 3, 1),
-        (16, 16, 32, 32, 3, 1),
-        (16, 8, 64, 64, 3, 1),
-        (16, 32, 32, 32, 3, 1),
-        (16, 16, 64, 64, 3, 1),
-        (16, 32, 16, 32, 3, 2),
-        (16, 32, 3, 16, 3, 1),
-        (16, 32, 16, 6, 3, 1),
-        (16, 16, 32, 32, 1, 1),
+    for &(side, cin, cout, k, stride) in &[
+        (32, 16, 16, 3, 1),
+        (16, 32, 32, 3, 1),
+        (8, 64, 64, 3, 1),
+        (32, 32, 32, 3, 1),
+        (16, 64, 64, 3, 1),
+        (32, 16, 32, 3, 2),
+        (32, 3, 16, 3, 1),
+        (32, 16, 6, 3, 1),
+        (16, 32, 32, 1, 1),
     ] {
         let p = (k as i32 - 1) / 2;
         let g = ConvGeometry {
@@ -263,15 +263,15 @@ fn conv_cases() -> Vec<Case> {
     cases
 }
 
-fn depthwise_cases() -> Vec<Case> {
+fn depthwise_cases(n: usize) -> Vec<Case> {
     let mut cases = Vec::new();
-    for &(n, side, c, k) in &[
-        (16, 16, 192, 5),
-        (16, 8, 384, 5),
-        (16, 32, 48, 5),
-        (16, 32, 96, 5),
-        (16, 16, 192, 3),
-        (16, 16, 96, 11),
+    for &(side, c, k) in &[
+        (16, 192, 5),
+        (8, 384, 5),
+        (32, 48, 5),
+        (32, 96, 5),
+        (16, 192, 3),
+        (16, 96, 11),
     ] {
         let p = (k as i32 - 1) / 2;
         let g = ConvGeometry {
@@ -318,16 +318,16 @@ fn depthwise_cases() -> Vec<Case> {
     cases
 }
 
-fn mbconv_cases() -> Vec<Case> {
+fn mbconv_cases(n: usize) -> Vec<Case> {
     let mut cases = Vec::new();
-    for &(n, side, c, expand, upsample) in &[
-        (16, 16, 32, 6, false),
-        (16, 8, 64, 6, false),
-        (16, 32, 16, 3, false),
-        (16, 16, 64, 6, false),
-        (16, 32, 32, 3, false),
-        (16, 8, 64, 6, true),
-        (16, 16, 32, 3, true),
+    for &(side, c, expand, upsample) in &[
+        (16, 32, 6, false),
+        (8, 64, 6, false),
+        (32, 16, 3, false),
+        (16, 64, 6, false),
+        (32, 32, 3, false),
+        (8, 64, 6, true),
+        (16, 32, 3, true),
     ] {
         let cout = if upsample { c / 2 } else { c };
         let g = MbConvGeometry {
@@ -410,12 +410,13 @@ fn function_cases() -> Vec<Case> {
     cases
 }
 
-fn cases() -> Vec<Case> {
+/// `n` images in each batch.
+fn cases(n: usize) -> Vec<Case> {
     [
         product_cases(),
-        conv_cases(),
-        depthwise_cases(),
-        mbconv_cases(),
+        conv_cases(n),
+        depthwise_cases(n),
+        mbconv_cases(n),
         function_cases(),
     ]
     .into_iter()
@@ -423,7 +424,7 @@ fn cases() -> Vec<Case> {
     .collect()
 }
 
-fn table(filter: Option<&str>, limit: Isa) {
+fn table(filter: Option<&str>, limit: Isa, n: usize) {
     for threads in [1, rayon::current_num_threads()] {
         let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else {
             return;
@@ -435,7 +436,7 @@ fn table(filter: Option<&str>, limit: Isa) {
                     "{:?}, {threads} thread(s): multiply-add peak {peak:.1} GFLOP/s",
                     simd::isa()
                 );
-                for mut case in cases() {
+                for mut case in cases(n) {
                     if filter.is_some_and(|f| !case.name.contains(f)) {
                         continue;
                     }
@@ -457,6 +458,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let Some(at) = args.iter().position(|a| a == "--table") {
         let filter = args.get(at + 1).filter(|a| !a.starts_with("--"));
+        let batch = args
+            .iter()
+            .position(|a| a == "--batch")
+            .and_then(|i| args.get(i + 1));
+        let batch = batch.and_then(|n| n.parse().ok()).unwrap_or(16);
         let limit = match args
             .iter()
             .position(|a| a == "--isa")
@@ -467,14 +473,14 @@ fn main() {
             Some("avx2") => Isa::Avx2,
             _ => Isa::Avx512,
         };
-        return table(filter.map(String::as_str), limit);
+        return table(filter.map(String::as_str), limit, batch);
     }
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20)
         .configure_from_args();
-    for mut case in cases() {
+    for mut case in cases(16) {
         let mut group = criterion.benchmark_group("leaves");
         group.throughput(Throughput::Elements(case.flops));
         group.bench_function(&case.name, |b| b.iter(&mut case.run));

@@ -24,52 +24,61 @@ pub(super) trait Sink<S: Simd> {
     unsafe fn put(&self, s: S, y: usize, x: usize, c: usize, v: S::V);
 }
 
-/// A slice of channels of a zero-padded image and a filter over it.
+/// Channels of a plane, and so the distance between its pixels: a cache line.
+pub(super) const PLANE: usize = 16;
+
+/// One or more planes of 16 channels of a zero-padded image, and a filter over them.
+///
+/// Planes make the distance between pixels a constant: the window's addresses then fold into its instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Window {
-    /// First padded row and column.
+    /// First padded row and column of the first plane.
     pub src: *const f32,
     /// Elements from one padded row to the next.
     pub pitch: usize,
-    /// Filter `[k, k, width]`.
+    /// Elements from one plane to the next.
+    pub plane: usize,
+    pub planes: usize,
+    /// Filter, `[planes, k, k, 16]`.
     pub weights: *const f32,
     /// One start value per channel.
     pub bias: *const f32,
-    /// Channels of the slice, a multiple of 16: also the distance between pixels.
-    pub width: usize,
     pub oh: usize,
     pub ow: usize,
 }
 
-/// `W` outputs of `NV` vectors.
+/// `W` outputs of `NV` vectors; the second vector of the image lies `next` elements after the first, that of the filter `next_weights`.
 ///
 /// # Safety
-/// `src` is valid for `K` rows of `ST * (W - 1) + K` pixels, `t.weights` and `t.bias` from channel `c` on for `NV` vectors.
+/// `src` is valid for `K` rows of `ST * (W - 1) + K` pixels, `weights` for the filter, `bias` for the channels.
 #[inline(always)]
 unsafe fn outputs<S: Simd, const K: usize, const ST: usize, const W: usize, const NV: usize>(
     s: S,
-    t: &Window,
+    pitch: usize,
     src: *const f32,
-    c: usize,
+    next: usize,
+    weights: *const f32,
+    next_weights: usize,
+    bias: *const f32,
 ) -> [[S::V; W]; NV] {
     let mut acc = [[s.splat(0.0); W]; NV];
     // SAFETY: the caller's promise.
     unsafe {
         for (v, row) in acc.iter_mut().enumerate() {
-            *row = [s.load(t.bias.add(c + v * S::LANES)); W];
+            *row = [s.load(bias.add(v * S::LANES)); W];
         }
         for ky in 0..K {
-            let row = src.add(ky * t.pitch);
-            let taps = t.weights.add(ky * K * t.width + c);
+            let row = src.add(ky * pitch);
+            let taps = weights.add(ky * K * PLANE);
             let mut w = [[s.splat(0.0); NV]; K];
-            for kx in 0..K {
-                for v in 0..NV {
-                    w[kx][v] = s.load(taps.add(kx * t.width + v * S::LANES));
+            for (kx, w) in w.iter_mut().enumerate() {
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = s.load(taps.add(kx * PLANE + v * next_weights));
                 }
             }
             unroll!(J < ST * (W - 1) + K, {
                 for v in 0..NV {
-                    let x = s.load(row.add(J * t.width + v * S::LANES));
+                    let x = s.load(row.add(J * PLANE + v * next));
                     for kx in 0..K {
                         if J >= kx && (J - kx).is_multiple_of(ST) && (J - kx) / ST < W {
                             acc[v][(J - kx) / ST] = s.fma(x, w[kx][v], acc[v][(J - kx) / ST]);
@@ -86,7 +95,7 @@ impl Window {
     /// All outputs, row by row.
     ///
     /// # Safety
-    /// The padded image has `ST * (oh - 1) + K` rows of `ST * (ow - 1) + K` pixels; filter and bias cover the slice; and what `sink` asks.
+    /// Each plane has `ST * (oh - 1) + K` rows of `ST * (ow - 1) + K` pixels; filter and bias cover the planes; and what `sink` asks.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, const K: usize, const ST: usize>(
         &self,
@@ -97,24 +106,34 @@ impl Window {
         macro_rules! span {
             ($y:expr, $x:expr, $w:literal, $nv:literal) => {{
                 let mut c = 0;
-                while c < self.width {
-                    let src = self
-                        .src
-                        .wrapping_add(ST * $y * self.pitch + ST * $x * self.width + c);
-                    // SAFETY: outputs `x .. x + W` of row `y` exist, and `c + NV * LANES <= width`.
+                while c < self.planes * PLANE {
+                    let (plane, within) = (c / PLANE, c % PLANE);
+                    let (next, next_weights) =
+                        if S::LANES == PLANE { (self.plane, K * K * PLANE) } else { (S::LANES, S::LANES) };
+                    let at = plane * self.plane + ST * $y * self.pitch + ST * $x * PLANE + within;
+                    // SAFETY: outputs `x .. x + W` of row `y` exist, and so do `NV` vectors from channel `c` on.
                     unsafe {
-                        let acc = outputs::<S, K, ST, $w, $nv>(s, self, src, c);
-                        for (v, row) in acc.iter().enumerate() {
-                            for (i, value) in row.iter().enumerate() {
-                                sink.put(s, $y, $x + i, c + v * S::LANES, *value);
-                            }
+                        let acc = outputs::<S, K, ST, $w, $nv>(
+                            s,
+                            self.pitch,
+                            self.src.add(at),
+                            next,
+                            self.weights.add(plane * K * K * PLANE + within),
+                            next_weights,
+                            self.bias.add(c),
+                        );
+                        for v in 0..$nv {
+                            unroll!(I < $w, {
+                                sink.put(s, $y, $x + I, c + v * S::LANES, acc[v][I]);
+                            });
                         }
                     }
                     c += $nv * S::LANES;
                 }
             }};
         }
-        let pairs = self.width.is_multiple_of(2 * S::LANES);
+        // A pair of vectors lies in one plane, or in two whole ones.
+        let pairs = S::LANES < PLANE || self.planes.is_multiple_of(2);
         for y in 0..self.oh {
             let mut x = 0;
             if S::WINDOW == 16 && ST == 1 {
@@ -202,50 +221,46 @@ fn scratch(g: &ConvGeometry) -> usize {
     (rows * padded_width(g) + g.kh * g.kw + 1) * SLICE
 }
 fn slide_workspace(g: &ConvGeometry) -> usize {
-    parallel::slots(g.n * bands(g) * slices(g)) * scratch(g)
+    parallel::slots(g.n * bands(g) * slices(g)) * scratch(g) + parallel::ALIGN
 }
 
-/// Copies channels `c .. c + channels` of `rows` by `cols` pixels, the first at `(top, left)` which may lie outside, into pixels of `width`
-/// channels; zeros outside and beyond `channels`.
+/// Copies channels from `c` on of `rows` by `cols` pixels, the first at `(top, left)` which may lie outside, into `planes` planes; zeros
+/// outside and beyond the last channel.
 ///
 /// # Safety
-/// `src` is one image of the geometry, `dst` has `rows * cols * width` elements that this thread owns.
+/// `src` is one image of `size` (rows, columns, channels), `dst` has `planes * rows * cols * PLANE` elements that this thread owns.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 unsafe fn copy_slice<S: Simd>(
     s: S,
     src: *const f32,
     size: [usize; 3],
-    top: i64,
-    left: i64,
-    rows: usize,
-    cols: usize,
+    [top, left]: [i64; 2],
+    [rows, cols]: [usize; 2],
     c: usize,
-    width: usize,
+    planes: usize,
     dst: *mut f32,
 ) {
     let [h, w, channels] = size;
-    let real = width.min(channels - c);
+    let before = (-left).clamp(0, cols as i64) as usize;
+    let end = (w as i64 - left).clamp(before as i64, cols as i64) as usize;
     for r in 0..rows {
         let y = top + r as i64;
-        // SAFETY: target pixels are within `rows * cols`; source pixels are read only inside the image.
-        unsafe {
-            let row = dst.add(r * cols * width);
-            if y < 0 || y >= h as i64 {
-                std::ptr::write_bytes(row, 0, cols * width);
-                continue;
-            }
-            let before = (-left).clamp(0, cols as i64) as usize;
-            let end = (w as i64 - left).clamp(before as i64, cols as i64) as usize;
-            std::ptr::write_bytes(row, 0, before * width);
-            std::ptr::write_bytes(row.add(end * width), 0, (cols - end) * width);
-            for x in before..end {
-                let from = src.add((y as usize * w + (x as i64 + left) as usize) * channels + c);
-                let mut j = 0;
-                while j < width {
-                    let n = real.saturating_sub(j);
-                    s.store(row.add(x * width + j), s.load_upto(from.add(j), n));
-                    j += S::LANES;
+        for p in 0..planes {
+            // SAFETY: target pixels are within the planes; source pixels are read only inside the image.
+            unsafe {
+                let row = dst.add((p * rows + r) * cols * PLANE);
+                if y < 0 || y >= h as i64 {
+                    std::ptr::write_bytes(row, 0, cols * PLANE);
+                    continue;
+                }
+                std::ptr::write_bytes(row, 0, before * PLANE);
+                std::ptr::write_bytes(row.add(end * PLANE), 0, (cols - end) * PLANE);
+                let from = src.wrapping_add(y as usize * w * channels + c + p * PLANE);
+                let real = channels - c - p * PLANE;
+                for x in before..end {
+                    let from = from.add((x as i64 + left) as usize * channels);
+                    copy_channels(s, from, real, row.add(x * PLANE), PLANE);
                 }
             }
         }
@@ -315,13 +330,14 @@ impl Kernel for Slide<'_> {
         let rows = parallel::chunk(oh, bands(g), self.band);
         let c = self.slice * SLICE;
         let channels = (g.cin - c).min(SLICE);
-        let width = channels.next_multiple_of(16);
+        let planes = channels.div_ceil(PLANE);
         let (in_rows, cols) = (g.stride * (rows.len() - 1) + g.kh, padded_width(g));
         let taps = g.kh * g.kw;
         let src = self.op.src.wrapping_add(self.image * g.h * g.w * g.cin);
-        let weights = self.scratch.wrapping_add(in_rows * cols * width);
-        let bias = weights.wrapping_add(taps * width);
+        let weights = self.scratch.wrapping_add(planes * in_rows * cols * PLANE);
+        let bias = weights.wrapping_add(planes * taps * PLANE);
         let top = (g.stride * rows.start) as i64 - i64::from(g.pad[0][0]);
+        let left = -i64::from(g.pad[1][0]);
         // SAFETY: scratch is this task's own and holds the padded slice, the filter's slice and the bias; the other operands are
         // whole tensors of the geometry; the task owns these channels of these output rows.
         unsafe {
@@ -329,34 +345,32 @@ impl Kernel for Slide<'_> {
                 s,
                 src,
                 [g.h, g.w, g.cin],
-                top,
-                -i64::from(g.pad[1][0]),
-                in_rows,
-                cols,
+                [top, left],
+                [in_rows, cols],
                 c,
-                width,
+                planes,
                 self.scratch,
             );
-            for tap in 0..taps {
-                let from = if self.op.reverse { taps - 1 - tap } else { tap };
-                copy_channels(
-                    s,
-                    self.op.weights.add(from * g.cin + c),
-                    channels,
-                    weights.add(tap * width),
-                    width,
-                );
-            }
-            match self.op.bias {
-                Some(b) => copy_channels(s, b.add(c), channels, bias, width),
-                None => std::ptr::write_bytes(bias, 0, width),
+            for p in 0..planes {
+                let (c, real) = (c + p * PLANE, channels - p * PLANE);
+                for tap in 0..taps {
+                    let from = if self.op.reverse { taps - 1 - tap } else { tap };
+                    let to = weights.add((p * taps + tap) * PLANE);
+                    copy_channels(s, self.op.weights.add(from * g.cin + c), real, to, PLANE);
+                }
+                let bias = bias.add(p * PLANE);
+                match self.op.bias {
+                    Some(b) => copy_channels(s, b.add(c), real, bias, PLANE),
+                    None => std::ptr::write_bytes(bias, 0, PLANE),
+                }
             }
             let window = Window {
                 src: self.scratch,
-                pitch: cols * width,
+                pitch: cols * PLANE,
+                plane: in_rows * cols * PLANE,
+                planes,
                 weights,
                 bias,
-                width,
                 oh: rows.len(),
                 ow,
             };
@@ -415,7 +429,7 @@ fn slide(op: Operands<'_>, workspace: &mut [f32]) {
         return;
     }
     let (bands, slices, isa) = (bands(g), slices(g), simd::isa());
-    let workspace = Shared::new(workspace);
+    let workspace = Shared::aligned(workspace);
     let flops = 2 * (g.y_len() * g.kh * g.kw) as u64;
     parallel::for_each_slot(g.n * bands * slices, flops, |slot, task| {
         let (rest, slice) = (task / slices, task % slices);
@@ -617,16 +631,164 @@ pub fn dgrad(g: &ConvGeometry, dy: &[f32], w: &[f32], dx: &mut [f32], workspace:
 /// Cuts of the images in the weight gradient, at most.
 const MAX_CHUNKS: usize = 8;
 
+/// Bands of images, the units that the sum over pixels runs through, in [`MAX_CHUNKS`] chunks at most.
 fn chunks(g: &ConvGeometry) -> usize {
-    g.n.clamp(1, MAX_CHUNKS)
+    (g.n * bands(g)).clamp(1, MAX_CHUNKS)
+}
+
+/// Scratch of one task: padded slice of `x`, slice of `dy`, sums.
+fn wgrad_scratch(g: &ConvGeometry) -> usize {
+    let rows = g.stride * (band_rows(g) - 1) + g.kh;
+    (rows * padded_width(g) + band_rows(g) * g.ow() + g.kh * g.kw) * SLICE
 }
 
 /// Scratch elements of [`wgrad`].
 pub fn wgrad_workspace(g: &ConvGeometry) -> usize {
-    chunks(g) * weight_len(g)
+    let partials = chunks(g) * weight_len(g);
+    if slides(g) {
+        partials + parallel::slots(chunks(g) * slices(g)) * wgrad_scratch(g) + parallel::ALIGN
+    } else {
+        partials
+    }
 }
 
-/// Filter row `ky` of one chunk of images.
+/// One slice of channels of one chunk of bands.
+struct SlideWeights<'a> {
+    g: &'a ConvGeometry,
+    x: *const f32,
+    dy: *const f32,
+    chunk: usize,
+    slice: usize,
+    scratch: *mut f32,
+    /// The chunk's partial, `[kh, kw, c]`.
+    dw: *mut f32,
+}
+
+impl SlideWeights<'_> {
+    /// Adds the sums of one band, held in planes, to `sums` `[planes, k, k, 16]`. A filter row's taps stay in registers, `P` sets of
+    /// them to hide the latency of the multiply-add.
+    ///
+    /// # Safety
+    /// `xs` and `dys` hold the planes of `rows` output rows.
+    #[inline(always)]
+    unsafe fn band<S: Simd, const K: usize, const ST: usize, const P: usize>(
+        &self,
+        s: S,
+        xs: *const f32,
+        dys: *const f32,
+        rows: usize,
+        sums: *mut f32,
+    ) {
+        let (ow, cols) = (self.g.ow(), padded_width(self.g));
+        for ky in 0..K {
+            let mut acc = [[s.splat(0.0); K]; P];
+            // SAFETY: the caller's promise; outputs `x .. x + P` exist.
+            unsafe {
+                for oy in 0..rows {
+                    let row = xs.add((ST * oy + ky) * cols * PLANE);
+                    let grad = dys.add(oy * ow * PLANE);
+                    let mut x = 0;
+                    while x + P <= ow {
+                        for (p, acc) in acc.iter_mut().enumerate() {
+                            let d = s.load(grad.add((x + p) * PLANE));
+                            for (kx, a) in acc.iter_mut().enumerate() {
+                                *a = s.fma(s.load(row.add((ST * (x + p) + kx) * PLANE)), d, *a);
+                            }
+                        }
+                        x += P;
+                    }
+                    while x < ow {
+                        let d = s.load(grad.add(x * PLANE));
+                        for (kx, a) in acc[0].iter_mut().enumerate() {
+                            *a = s.fma(s.load(row.add((ST * x + kx) * PLANE)), d, *a);
+                        }
+                        x += 1;
+                    }
+                }
+                for kx in 0..K {
+                    let at = sums.add((ky * K + kx) * PLANE);
+                    let mut total = s.load(at);
+                    for acc in &acc {
+                        total = s.add(total, acc[kx]);
+                    }
+                    s.store(at, total);
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for SlideWeights<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let g = self.g;
+        let (oh, ow, cols, taps) = (g.oh(), g.ow(), padded_width(g), g.kh * g.kw);
+        let c = self.slice * SLICE;
+        let channels = (g.cin - c).min(SLICE);
+        let planes = channels.div_ceil(PLANE);
+        let most = g.stride * (band_rows(g) - 1) + g.kh;
+        let dys = self.scratch.wrapping_add(most * cols * SLICE);
+        let sums = dys.wrapping_add(band_rows(g) * ow * SLICE);
+        // SAFETY: scratch is this task's own and sized by `wgrad_scratch`; the other operands are whole tensors of the geometry; the
+        // task owns these channels of its partial.
+        unsafe {
+            std::ptr::write_bytes(sums, 0, planes * taps * PLANE);
+            for unit in parallel::chunk(g.n * bands(g), chunks(g), self.chunk) {
+                let (image, band) = (unit / bands(g), unit % bands(g));
+                let rows = parallel::chunk(oh, bands(g), band);
+                let in_rows = g.stride * (rows.len() - 1) + g.kh;
+                let top = (g.stride * rows.start) as i64 - i64::from(g.pad[0][0]);
+                let left = -i64::from(g.pad[1][0]);
+                let x = self.x.add(image * g.h * g.w * g.cin);
+                copy_slice(
+                    s,
+                    x,
+                    [g.h, g.w, g.cin],
+                    [top, left],
+                    [in_rows, cols],
+                    c,
+                    planes,
+                    self.scratch,
+                );
+                let dy = self.dy.add(image * oh * ow * g.cin);
+                copy_slice(
+                    s,
+                    dy,
+                    [oh, ow, g.cin],
+                    [rows.start as i64, 0],
+                    [rows.len(), ow],
+                    c,
+                    planes,
+                    dys,
+                );
+                for at in (0..planes * PLANE).step_by(S::LANES) {
+                    let (p, within) = (at / PLANE, at % PLANE);
+                    let xs = self
+                        .scratch
+                        .add(p * in_rows * cols * PLANE + within)
+                        .cast_const();
+                    let ds = dys.add(p * rows.len() * ow * PLANE + within).cast_const();
+                    let to = sums.add(p * taps * PLANE + within);
+                    match (g.kh, g.stride) {
+                        (3, 1) => self.band::<S, 3, 1, 3>(s, xs, ds, rows.len(), to),
+                        (5, 1) => self.band::<S, 5, 1, 2>(s, xs, ds, rows.len(), to),
+                        (11, _) => self.band::<S, 11, 1, 1>(s, xs, ds, rows.len(), to),
+                        (3, _) => self.band::<S, 3, 2, 3>(s, xs, ds, rows.len(), to),
+                        _ => self.band::<S, 5, 2, 2>(s, xs, ds, rows.len(), to),
+                    }
+                }
+            }
+            for tap in 0..taps {
+                for at in (0..channels).step_by(S::LANES) {
+                    let value = s.load(sums.add((at / PLANE * taps + tap) * PLANE + at % PLANE));
+                    s.store_upto(self.dw.add(tap * g.cin + c + at), channels - at, value);
+                }
+            }
+        }
+    }
+}
+
+/// Filter row `ky` of one chunk of images, in the plain path.
 struct FilterRow<'a> {
     g: &'a ConvGeometry,
     x: *const f32,
@@ -654,8 +816,9 @@ impl Kernel for FilterRow<'_> {
                 let last = (g.w as i64 - 1 - shift).div_euclid(st).min(ow as i64 - 1);
                 // Four sums, joined in order, hide the latency of the multiply-add.
                 let mut acc = [s.splat(0.0); 4];
-                for image in parallel::chunk(g.n, chunks(g), self.chunk) {
-                    for oy in 0..oh {
+                for unit in parallel::chunk(g.n * bands(g), chunks(g), self.chunk) {
+                    let image = unit / bands(g);
+                    for oy in parallel::chunk(oh, bands(g), unit % bands(g)) {
                         let iy = (oy * g.stride + g.dilation * self.ky) as i64 - lo[0];
                         if iy < 0 || iy >= g.h as i64 {
                             continue;
@@ -704,34 +867,57 @@ pub fn wgrad(
         "x, dy or dw too short for {g:?}"
     );
     assert!(workspace.len() >= wgrad_workspace(g), "workspace too small");
-    let (chunks, isa) = (chunks(g), simd::isa());
+    let (chunks, slices, isa) = (chunks(g), slices(g), simd::isa());
+    let (partials, scratch) = workspace.split_at_mut(chunks * len);
     let op = Operands {
         g,
         src: x.as_ptr(),
         weights: dy.as_ptr(),
         bias: None,
-        dst: workspace.as_mut_ptr(),
+        dst: partials.as_mut_ptr(),
         activation: Activation::None,
         reverse: false,
     };
     let flops = 2 * (g.y_len() * g.kh * g.kw) as u64;
-    parallel::for_each(chunks * g.kh, flops, |task| {
-        let op = &op;
-        let (chunk, ky) = (task / g.kh, task % g.kh);
-        let dw = op.dst.wrapping_add(chunk * len);
-        simd::dispatch(
-            isa,
-            FilterRow {
-                g,
-                x: op.src,
-                dy: op.weights,
-                chunk,
-                ky,
-                dw,
-            },
-        );
-    });
-    sum_partials(&workspace[..chunks * len], &mut dw[..len], accumulate);
+    if slides(g) {
+        let scratch = Shared::aligned(scratch);
+        parallel::for_each_slot(chunks * slices, flops, |slot, task| {
+            let (op, chunk, slice) = (&op, task / slices, task % slices);
+            let (scratch, dw) = (
+                scratch.at(slot * wgrad_scratch(g)),
+                op.dst.wrapping_add(chunk * len),
+            );
+            simd::dispatch(
+                isa,
+                SlideWeights {
+                    g,
+                    x: op.src,
+                    dy: op.weights,
+                    chunk,
+                    slice,
+                    scratch,
+                    dw,
+                },
+            );
+        });
+    } else {
+        parallel::for_each(chunks * g.kh, flops, |task| {
+            let (op, chunk, ky) = (&op, task / g.kh, task % g.kh);
+            let dw = op.dst.wrapping_add(chunk * len);
+            simd::dispatch(
+                isa,
+                FilterRow {
+                    g,
+                    x: op.src,
+                    dy: op.weights,
+                    chunk,
+                    ky,
+                    dw,
+                },
+            );
+        });
+    }
+    sum_partials(partials, &mut dw[..len], accumulate);
 }
 
 #[cfg(test)]

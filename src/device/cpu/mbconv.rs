@@ -13,7 +13,7 @@
 //! memory at best, and the toy model's expanded tensors (2 x 31 MB for 16 images) do not fit the caches of the
 //! reference machine. So nothing is stored between forward and gradient.
 
-use super::dwconv::{SLICE, Sink, Window};
+use super::dwconv::{PLANE, SLICE, Sink, Window};
 use super::gemm::{self, Block, Columns, Epilogue, Finish};
 use super::microkernel::Segment;
 use super::parallel::{self, ALIGN, Shared};
@@ -126,7 +126,7 @@ struct Layout {
 
 impl Layout {
     fn new(g: &MbConvGeometry) -> Self {
-        let (hidden, taps) = (g.padded(), TAPS);
+        let hidden = g.padded();
         let mut len = 0;
         let mut next = |size: usize| {
             let at = len;
@@ -136,8 +136,8 @@ impl Layout {
         Self {
             expand: next(gemm::packed_len(g.cin, hidden)),
             expand_bias: next(hidden),
-            depthwise: next(taps * hidden),
-            depthwise_reversed: next(taps * hidden),
+            depthwise: next(TAPS * hidden),
+            depthwise_reversed: next(TAPS * hidden),
             depthwise_bias: next(hidden),
             zeros: next(SLICE),
             project: next(gemm::packed_len(hidden, g.cout)),
@@ -160,7 +160,7 @@ pub fn packed_len(g: &MbConvGeometry) -> usize {
 /// If a slice is shorter than the geometry says.
 pub fn pack(g: &MbConvGeometry, w: &MbConvWeights<'_>, dst: &mut [f32]) {
     let layout = Layout::new(g);
-    let (hidden, taps) = (g.padded(), TAPS);
+    let hidden = g.padded();
     let dst = &mut dst[..layout.len];
     dst.fill(0.0);
     gemm::pack(
@@ -175,14 +175,12 @@ pub fn pack(g: &MbConvGeometry, w: &MbConvWeights<'_>, dst: &mut [f32]) {
     dst[layout.depthwise_bias..][..g.hidden].copy_from_slice(&w.depthwise_bias[..g.hidden]);
     dst[layout.project_bias..][..g.cout].copy_from_slice(&w.project_bias[..g.cout]);
     for c in 0..g.hidden {
-        // Slices of up to 32 channels, each `[taps, width]`.
-        let start = c / SLICE * SLICE;
-        let width = SLICE.min(hidden - start);
-        for tap in 0..taps {
+        // Planes of 16 channels, each `[taps, 16]`.
+        let at = c / PLANE * TAPS * PLANE + c % PLANE;
+        for tap in 0..TAPS {
             let value = w.depthwise[tap * g.hidden + c];
-            dst[layout.depthwise + start * taps + tap * width + c - start] = value;
-            dst[layout.depthwise_reversed + start * taps + (taps - 1 - tap) * width + c - start] =
-                value;
+            dst[layout.depthwise + at + tap * PLANE] = value;
+            dst[layout.depthwise_reversed + at + (TAPS - 1 - tap) * PLANE] = value;
         }
     }
     gemm::pack(
@@ -232,8 +230,8 @@ fn repack_rows(k: usize, padded: usize, n: usize, dst: &mut [f32]) {
     }
 }
 
-/// Rows of the expanded image (at output resolution) held in scratch, with a border of `radius` columns; rows and columns outside the image are
-/// zero.
+/// Rows of a hidden image at output resolution, in planes of 16 channels, with a border of `RADIUS` columns on either side; what lies
+/// outside the image is zero.
 #[derive(Clone, Copy)]
 struct Padded {
     ptr: *mut f32,
@@ -248,14 +246,26 @@ impl Padded {
     fn len(rows: usize, cols: usize) -> usize {
         rows * cols * SLICE
     }
-    /// Pixel `(y, 0)` of the image, if its row is held.
+    /// Elements of a plane.
     #[inline(always)]
-    fn row(&self, y: i64, radius: usize, width: usize) -> Option<*mut f32> {
-        let r = y - self.top;
-        (r >= 0 && r < self.rows as i64).then(|| {
-            self.ptr
-                .wrapping_add((r as usize * self.cols + radius) * width)
-        })
+    fn plane(&self) -> usize {
+        self.rows * self.cols * PLANE
+    }
+    /// Pixel `(y, 0)` of the image, first plane; the row is held.
+    #[inline(always)]
+    fn row(&self, y: usize) -> *mut f32 {
+        let r = y as i64 - self.top;
+        debug_assert!(r >= 0 && r < self.rows as i64);
+        self.ptr
+            .wrapping_add((r as usize * self.cols + RADIUS) * PLANE)
+    }
+    /// Zeroes everything.
+    ///
+    /// # Safety
+    /// The rows are this thread's own.
+    unsafe fn clear(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::write_bytes(self.ptr, 0, Self::len(self.rows, self.cols)) }
     }
 }
 
@@ -269,6 +279,8 @@ struct Scratch {
     gradient: usize,
     /// Derivative of the first swish, `[band, w, 32]` at input resolution.
     slope: usize,
+    /// Gradient with respect to the second activation, `[rows, ow, 32]`.
+    projected: usize,
     /// `[band, ow, hidden]` forward, `[band, w, hidden]` gradient.
     hidden: usize,
     len: usize,
@@ -297,6 +309,11 @@ impl Scratch {
             }),
             slope: next(if gradient {
                 g.band_rows() * g.w * SLICE
+            } else {
+                0
+            }),
+            projected: next(if gradient {
+                gradient_rows * g.ow() * SLICE
             } else {
                 0
             }),
@@ -363,41 +380,40 @@ struct Slice {
 const TILE_PIXELS: usize = 14;
 
 impl Band<'_> {
-    /// Expands input rows and writes `swish` of them into the padded image, each pixel `scale` times along both axes; where `slope` is given, also
-    /// the derivative for input rows `slope_rows`.
+    /// Expands input rows and writes `swish` of them into the padded image, each pixel `scale` times along both axes; with `SLOPE`, also
+    /// the derivative for input rows `slope_rows` into `slope`.
     ///
     /// # Safety
-    /// `padded` holds `slice.width` channels per pixel and is this task's own, as is `slope`.
+    /// `padded` has the slice's planes and is this task's own, as is `slope`.
     #[inline(always)]
-    unsafe fn expand<S: Simd>(
+    unsafe fn expand<S: Simd, const SLOPE: bool>(
         &self,
         s: S,
         slice: Slice,
         padded: Padded,
-        slope: Option<*mut f32>,
+        slope: *mut f32,
         slope_rows: std::ops::Range<usize>,
     ) {
         let g = self.op.g;
         let layout = Layout::new(g);
         let scale = g.scale();
-        let (first, last) = (
-            padded.top.max(0) as usize / scale,
-            ((padded.top + padded.rows as i64) as usize)
-                .min(g.oh())
-                .div_ceil(scale),
-        );
+        // Bands and reach are even, so upsampled rows are held in pairs.
+        let first = padded.top.max(0) as usize / scale;
+        let last = ((padded.top + padded.rows as i64) as usize).min(g.oh()) / scale;
         let pixels = (last - first) * g.w;
         let x = self
             .op
             .x
             .wrapping_add((self.image * g.h + first) * g.w * g.cin);
-        let weights = Columns::panels(
-            self.op
-                .packed
-                .wrapping_add(layout.expand + slice.start * g.cin),
-            g.cin,
-        );
-        let mut tile = [0.0f32; TILE_PIXELS * SLICE];
+        let weights = self
+            .op
+            .packed
+            .wrapping_add(layout.expand + slice.start * g.cin);
+        let bias = self
+            .op
+            .packed
+            .wrapping_add(layout.expand_bias + slice.start);
+        let mut tile = Line([0.0f32; TILE_PIXELS * SLICE]);
         let per_tile = TILE_PIXELS / S::TILE_ROWS * S::TILE_ROWS;
         let tiles = pixels.div_ceil(per_tile);
         for t in 0..tiles {
@@ -408,89 +424,92 @@ impl Band<'_> {
                 a_ks: 1,
                 segments: &[Segment { a: 0, b: 0 }],
                 seg_len: g.cin,
-                b: weights,
+                b: Columns::panels(weights, g.cin),
                 n0: 0,
                 n1: slice.width,
                 rows: range.len(),
-                c: tile.as_mut_ptr(),
+                c: tile.0.as_mut_ptr(),
                 offset: 0,
                 c_rs: slice.width,
-                finish: Finish::bias(
-                    self.op
-                        .packed
-                        .wrapping_add(layout.expand_bias + slice.start),
-                ),
+                finish: Finish::bias(bias),
             };
             // SAFETY: the pixels exist in `x`, the slice in the packed weights, and the tile holds `TILE_PIXELS` pixels.
             unsafe { block.run(s) };
-            let (mut y, mut col) = (first + range.start / g.w, range.start % g.w);
-            for i in 0..range.len() {
-                let u = tile.as_ptr().wrapping_add(i * slice.width);
-                let wants_slope = slope.filter(|_| slope_rows.contains(&y));
+            let mut i = 0;
+            while i < range.len() {
+                // A run of pixels in one row.
+                let (y, col) = (first + (range.start + i) / g.w, (range.start + i) % g.w);
+                let run = (g.w - col).min(range.len() - i);
+                let wants_slope = SLOPE && slope_rows.contains(&y);
+                let slopes = slope.wrapping_add(
+                    (y.wrapping_sub(slope_rows.start)
+                        .wrapping_mul(g.w)
+                        .wrapping_add(col))
+                    .wrapping_mul(slice.width),
+                );
                 let mut c = 0;
                 while c < slice.width {
-                    // SAFETY: channel `c` of the tile, of the padded pixels whose rows are held, and of the slope's rows.
+                    let at = c / PLANE * padded.plane() + c % PLANE + col * scale * PLANE;
+                    let row = padded.row(y * scale).wrapping_add(at);
+                    let second = row.wrapping_add((scale - 1) * padded.cols * PLANE);
+                    let u = tile.0.as_ptr().wrapping_add(i * slice.width + c);
+                    // SAFETY: channel `c` of the tile's pixels, of the padded pixels, and of the slope's rows.
                     unsafe {
-                        let u = s.load(u.add(c));
-                        let e = match wants_slope {
-                            Some(slope) => {
-                                let (e, d) = vmath::swish_and_grad(s, u);
-                                let at = ((y - slope_rows.start) * g.w + col) * slice.width + c;
-                                s.store(slope.add(at), d);
-                                e
+                        for p in 0..run {
+                            let u = s.load(u.add(p * slice.width));
+                            let (e, d) = if SLOPE {
+                                vmath::swish_and_grad(s, u)
+                            } else {
+                                (vmath::swish(s, u), u)
+                            };
+                            if wants_slope {
+                                s.store(slopes.add(p * slice.width + c), d);
                             }
-                            None => vmath::swish(s, u),
-                        };
-                        for dy in 0..scale {
-                            if let Some(row) =
-                                padded.row((y * scale + dy) as i64, RADIUS, slice.width)
-                            {
-                                for dx in 0..scale {
-                                    s.store(row.add((col * scale + dx) * slice.width + c), e);
+                            if scale == 1 {
+                                s.store(row.add(p * PLANE), e);
+                            } else {
+                                for target in [row, second] {
+                                    s.store(target.add(2 * p * PLANE), e);
+                                    s.store(target.add((2 * p + 1) * PLANE), e);
                                 }
                             }
                         }
                     }
                     c += S::LANES;
                 }
-                col += 1;
-                if col == g.w {
-                    (y, col) = (y + 1, 0);
-                }
+                i += run;
             }
         }
     }
 
-    /// Runs the depthwise filter (or its reverse) over rows of a padded image.
+    /// Runs the depthwise filter (or its reverse) over the padded image, for `rows` output rows.
     ///
     /// # Safety
-    /// As [`Window::run`]; `first_row` counts the padded image's rows.
+    /// As [`Window::run`].
     #[inline(always)]
     unsafe fn depthwise<S: Simd>(
         &self,
         s: S,
         slice: Slice,
         padded: Padded,
-        first_row: usize,
         rows: usize,
         reverse: bool,
         sink: &impl Sink<S>,
     ) {
         let g = self.op.g;
         let layout = Layout::new(g);
-        let taps = TAPS;
         let (weights, bias) = if reverse {
             (layout.depthwise_reversed, layout.zeros)
         } else {
             (layout.depthwise, layout.depthwise_bias + slice.start)
         };
-        let pitch = padded.cols * slice.width;
         let window = Window {
-            src: padded.ptr.wrapping_add(first_row * pitch),
-            pitch,
-            weights: self.op.packed.wrapping_add(weights + slice.start * taps),
+            src: padded.ptr,
+            pitch: padded.cols * PLANE,
+            plane: padded.plane(),
+            planes: slice.width / PLANE,
+            weights: self.op.packed.wrapping_add(weights + slice.start * TAPS),
             bias: self.op.packed.wrapping_add(bias),
-            width: slice.width,
             oh: rows,
             ow: g.ow(),
         };
@@ -498,6 +517,10 @@ impl Band<'_> {
         unsafe { window.run::<S, KERNEL, 1>(s, sink) }
     }
 }
+
+/// A buffer that starts at a cache line.
+#[repr(align(64))]
+struct Line<T>(T);
 
 /// Hidden slices of the geometry.
 fn slices(g: &MbConvGeometry) -> impl Iterator<Item = Slice> {
@@ -550,23 +573,18 @@ impl Kernel for Forward<'_> {
             cols: g.ow() + 2 * r,
         };
         let activated = task.scratch.wrapping_add(scratch.hidden);
-        let mut width = 0;
-        for slice in slices(g) {
-            // SAFETY: all scratch is this task's own and sized by `Scratch`; slices are whole vectors; the task alone writes its
-            // rows of the output.
-            unsafe {
-                if slice.width != width {
-                    // The border stays zero for all slices of one width.
-                    width = slice.width;
-                    std::ptr::write_bytes(padded.ptr, 0, padded.rows * padded.cols * width);
-                }
-                task.expand(s, slice, padded, None, 0..0);
+        // SAFETY: all scratch is this task's own and sized by `Scratch`; slices are whole vectors.
+        unsafe {
+            // The borders stay zero for all slices.
+            padded.clear();
+            for slice in slices(g) {
+                task.expand::<S, false>(s, slice, padded, std::ptr::null_mut(), 0..0);
                 let sink = Activate {
                     dst: activated.add(slice.start),
                     ow: g.ow(),
                     hidden,
                 };
-                task.depthwise(s, slice, padded, 0, count, false, &sink);
+                task.depthwise(s, slice, padded, count, false, &sink);
             }
         }
         let block = Block {
@@ -584,16 +602,18 @@ impl Kernel for Forward<'_> {
             c_rs: g.cout,
             finish: task.op.finish,
         };
-        // SAFETY: as above.
+        // SAFETY: as above; the task alone writes its rows of the output.
         unsafe { block.run(s) };
     }
 }
 
-/// Multiplies the projected gradient, which stands in a padded image, by the derivative of the second swish.
+/// Multiplies the projected gradient by the derivative of the second swish and writes it into a padded image.
 struct Derive {
+    /// `[pixels, width]`.
+    projected: *const f32,
     padded: Padded,
     first: usize,
-    radius: usize,
+    ow: usize,
     width: usize,
 }
 
@@ -603,15 +623,11 @@ impl<S: Simd> Sink<S> for Derive {
     #[inline(always)]
     unsafe fn put(&self, s: S, y: usize, x: usize, c: usize, v: S::V) {
         let (_, slope) = vmath::swish_and_grad(s, v);
-        if let Some(row) = self
-            .padded
-            .row((self.first + y) as i64, self.radius, self.width)
-        {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let at = row.add(x * self.width + c);
-                s.store(at, s.mul(slope, s.load(at)));
-            }
+        let at = c / PLANE * self.padded.plane() + c % PLANE + x * PLANE;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let d = s.load(self.projected.add((y * self.ow + x) * self.width + c));
+            s.store(self.padded.row(self.first + y).add(at), s.mul(slope, d));
         }
     }
 }
@@ -686,61 +702,58 @@ impl Kernel for Backward<'_> {
             expanded.rows <= scratch.expanded_rows && gradient.rows <= scratch.gradient_rows
         );
         let slope = task.scratch.wrapping_add(scratch.slope);
+        let projected = task.scratch.wrapping_add(scratch.projected);
         let collected = task.scratch.wrapping_add(scratch.hidden);
-        let mut width = 0;
-        for slice in slices(g) {
-            // SAFETY: all scratch is this task's own and sized by `Scratch`; slices are whole vectors; rows `out0 .. out1` are held by
-            // both padded images.
-            unsafe {
-                if slice.width != width {
-                    width = slice.width;
-                    std::ptr::write_bytes(expanded.ptr, 0, expanded.rows * cols * width);
-                    std::ptr::write_bytes(gradient.ptr, 0, gradient.rows * cols * width);
-                }
-                task.expand(s, slice, expanded, Some(slope), rows.clone());
-                // Gradient with respect to the second activation, row by row into the padded image.
-                for y in out0..out1 {
-                    let Some(row) = gradient.row(y as i64, r, width) else {
-                        continue;
-                    };
-                    let block = Block {
-                        a: task.op.dy.add((task.image * g.oh() + y) * g.ow() * g.cout),
-                        a_rs: g.cout,
-                        a_ks: 1,
-                        segments: &[Segment { a: 0, b: 0 }],
-                        seg_len: g.cout,
-                        b: Columns::panels(
-                            task.op
-                                .packed
-                                .add(layout.project_transposed + slice.start * g.cout),
-                            g.cout,
-                        ),
-                        n0: 0,
-                        n1: width,
-                        rows: g.ow(),
-                        c: row,
-                        offset: 0,
-                        c_rs: width,
-                        finish: Finish::STORE,
-                    };
-                    block.run(s);
-                }
+        // SAFETY: all scratch is this task's own and sized by `Scratch`; slices are whole vectors; rows `out0 .. out1` are held by
+        // both padded images.
+        unsafe {
+            expanded.clear();
+            gradient.clear();
+            for slice in slices(g) {
+                let width = slice.width;
+                task.expand::<S, true>(s, slice, expanded, slope, rows.clone());
+                // Gradient with respect to the second activation.
+                let transposed = task
+                    .op
+                    .packed
+                    .add(layout.project_transposed + slice.start * g.cout);
+                let block = Block {
+                    a: task
+                        .op
+                        .dy
+                        .add((task.image * g.oh() + out0) * g.ow() * g.cout),
+                    a_rs: g.cout,
+                    a_ks: 1,
+                    segments: &[Segment { a: 0, b: 0 }],
+                    seg_len: g.cout,
+                    b: Columns::panels(transposed, g.cout),
+                    n0: 0,
+                    n1: width,
+                    rows: (out1 - out0) * g.ow(),
+                    c: projected,
+                    offset: 0,
+                    c_rs: width,
+                    finish: Finish::STORE,
+                };
+                block.run(s);
                 let derive = Derive {
+                    projected,
                     padded: gradient,
                     first: out0,
-                    radius: r,
+                    ow: g.ow(),
                     width,
                 };
-                task.depthwise(s, slice, expanded, 0, out1 - out0, false, &derive);
+                task.depthwise(s, slice, expanded, out1 - out0, false, &derive);
+                let dst = collected.add(slice.start);
                 let collect = Collect {
-                    dst: collected.add(slice.start),
+                    dst,
                     slope,
                     scale,
                     w: g.w,
                     hidden,
                     width,
                 };
-                task.depthwise(s, slice, gradient, 0, count, true, &collect);
+                task.depthwise(s, slice, gradient, count, true, &collect);
             }
         }
         let block = Block {

@@ -2,7 +2,7 @@
 //!
 //! `a = swish(u w1 + b1)`, `d = swish(dwconv(a) + b_dw)`, `y = d w2 + b2`, where `u` is `x`, or `x` with each pixel four times.
 //!
-//! `x [n, h, w, ci]`, `w1 [ci, hidden]`, depthwise `[k, k, hidden]` of 3x3 or 5x5 and stride 1, `w2 [hidden, co]`,
+//! `x [n, h, w, ci]`, `w1 [ci, hidden]`, depthwise `[5, 5, hidden]` of stride 1, `w2 [hidden, co]`,
 //! `y [n, h, w, co]`, or `[n, 2h, 2w, co]` with upsampling. The depthwise padding is zeros of `a`, not of `u`.
 //! Neither `a` nor `d` is stored: the input gradient recomputes them. There is no gradient of the weights; training records the
 //! parts one by one.
@@ -33,7 +33,7 @@ pub struct MbconvWeights {
     pub w1: Var,
     /// `[hidden]`.
     pub b1: Var,
-    /// Depthwise `[k, k, hidden]`.
+    /// Depthwise `[5, 5, hidden]`.
     pub dw: Var,
     /// `[hidden]`.
     pub b_dw: Var,
@@ -151,10 +151,7 @@ impl Op for Pack {
             "takes weights of shapes {want:?}, not {:?}",
             shapes.inputs
         );
-        ensure_shape!(
-            k == 3 || k == 5,
-            "the depthwise window is 3x3 or 5x5, not {k}x{k}"
-        );
+        ensure_shape!(k == 5, "the depthwise window is 5x5, not {k}x{k}");
         Ok(vec![Shape::new(&[cpu::packed_len(&self.0)])])
     }
 
