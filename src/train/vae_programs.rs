@@ -76,6 +76,12 @@ pub fn loss_crop(model: &Nvae) -> usize {
     }
 }
 
+/// Values of an image that the loss counts, channels times pixels: what bits per dimension are per.
+pub fn loss_dimensions(model: &Nvae) -> usize {
+    let side = model.size - 2 * loss_crop(model);
+    side * side * model.channels
+}
+
 /// `-log p(x|z)`, `[n]` in nats.
 pub fn reconstruction_loss(tape: &Tape, model: &Nvae, logits: Var, x: Var, bits: u32) -> Var {
     let log_prob = match model.config.decoder {
