@@ -44,5 +44,16 @@ fn passes(arithmetic: Arithmetic, only: &str) {
 
 #[test]
 fn a_double() {
-    passes(Arithmetic::Double, "A/");
+    passes(
+        Arithmetic::Double,
+        &std::env::var("ONLY").unwrap_or_default(),
+    );
+}
+
+#[test]
+fn a_single() {
+    passes(
+        Arithmetic::Single,
+        &std::env::var("ONLY").unwrap_or_default(),
+    );
 }

@@ -62,11 +62,30 @@ impl Array {
 
     /// A result of the engine in the layout of the files.
     pub fn from_engine(shape: Shape, data: Vec<f64>) -> Self {
-        let own = Array::new(shape.dims(), data);
-        match own.shape.len() {
-            4 => own.permuted(&[0, 3, 1, 2]),
-            _ => own,
+        Array::new(shape.dims(), data).to_files()
+    }
+
+    /// The inverse of [`Array::to_engine`].
+    pub fn to_files(&self) -> Self {
+        match self.shape.len() {
+            4 => self.permuted(&[0, 3, 1, 2]),
+            _ => self.clone(),
         }
+    }
+
+    /// Convolution weights of the files as those of the engine: OIHW to HWIO.
+    pub fn to_hwio(&self) -> Self {
+        self.permuted(&[2, 3, 1, 0])
+    }
+
+    /// The inverse of [`Array::to_hwio`].
+    pub fn to_oihw(&self) -> Self {
+        self.permuted(&[3, 2, 0, 1])
+    }
+
+    /// A matrix transposed: linear weights are `[out, in]` in the files and `[in, out]` here.
+    pub fn transposed(&self) -> Self {
+        self.permuted(&[1, 0])
     }
 
     /// Its shape, without a change of layout.

@@ -135,15 +135,6 @@ impl TestFile {
             .take_while(|i| self.tensors.contains_key(&name(*i)))
             .count()
     }
-
-    /// How many consecutive numbers from 0 on, put between `before` and `after`, begin the name of some tensor.
-    pub fn count_prefixes(&self, prefix: impl Fn(usize) -> String) -> usize {
-        let some = |i: &usize| {
-            let prefix = prefix(*i);
-            self.tensors.keys().any(|name| name.starts_with(&prefix))
-        };
-        (0..).take_while(some).count()
-    }
 }
 
 /// A weight file: a full state dict.

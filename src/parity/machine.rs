@@ -56,7 +56,7 @@ impl Machine {
                 want: feed.slot.shape,
             });
         }
-        self.feed_raw(program, name, &ours.data)
+        self.feed_engine(program, name, &ours.data)
     }
 
     /// Writes a feed of one number.
@@ -66,10 +66,11 @@ impl Machine {
         name: &str,
         value: f64,
     ) -> Result<(), ParityError> {
-        self.feed_raw(program, name, &[value])
+        self.feed_engine(program, name, &[value])
     }
 
-    fn feed_raw(
+    /// Writes a feed in the engine's layout.
+    pub fn feed_engine(
         &mut self,
         program: ProgramId,
         name: &str,
@@ -89,13 +90,18 @@ impl Machine {
 
     /// Reads an output.
     pub fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Array, ParityError> {
+        Ok(self.fetch_engine(program, name)?.to_files())
+    }
+
+    /// Reads an output in the engine's layout.
+    pub fn fetch_engine(&mut self, program: ProgramId, name: &str) -> Result<Array, ParityError> {
         let output = self.device().plan(program).output(name).cloned();
         let Named { slot, .. } = output.ok_or_else(|| unknown("output", name))?;
         let data = match self {
             Machine::Single(device) => widen(&device.fetch(program, name)?),
             Machine::Double(host) => host.fetch_f64(program, name)?,
         };
-        Ok(Array::from_engine(slot.shape, data))
+        Ok(Array::new(slot.shape.dims(), data))
     }
 
     /// The names of a program's outputs.
@@ -172,10 +178,7 @@ impl Machine {
         output: &str,
         spec: &ParamSpec,
     ) -> Result<Array, ParityError> {
-        let data = match self {
-            Machine::Single(device) => widen(&device.fetch(program, output)?),
-            Machine::Double(host) => host.fetch_f64(program, output)?,
-        };
+        let data = self.fetch_engine(program, output)?.data;
         Ok(Array::new(spec.official_shape(), spec.to_official(&data)))
     }
 

@@ -5,12 +5,16 @@
 //! runs just as well. `docs/parity.md` tells the pass rule and the traps.
 
 mod array;
+mod energies;
 mod file;
+mod flows;
 mod machine;
 mod model;
 mod rule;
+mod samples;
 mod stage1;
 mod stage2;
+mod unit;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -207,8 +211,9 @@ fn find_tests(dir: &Path) -> Result<Vec<(String, PathBuf)>, ParityError> {
     let mut tests = Vec::new();
     for case in entries(dir)?.into_iter().filter(|p| p.is_dir()) {
         for path in entries(&case)? {
-            let tolerances = path.with_extension("tol.json");
-            if path.extension().is_some_and(|e| e == "safetensors") && tolerances.is_file() {
+            let tensors = path.extension().is_some_and(|e| e == "safetensors");
+            let tested = tensors && path.with_extension("tol.json").is_file();
+            if tested || path.file_name().is_some_and(|f| f == "schedules.json") {
                 let part = |p: &Path| {
                     let stem = p.file_stem().unwrap_or_default();
                     stem.to_string_lossy().into_owned()
@@ -240,6 +245,9 @@ fn run_test(
     ceilings: &Ceilings,
     options: &Options<'_>,
 ) -> Result<Vec<Row>, ParityError> {
+    if path.extension().is_some_and(|e| e == "json") {
+        return unit::schedules::run(name, path);
+    }
     let file = TestFile::open(path, name)?;
     let mut checks = Checks::new(&file, ceilings, options.arithmetic);
     let mut machine = Machine::new(options.arithmetic, options.device)?;
@@ -250,8 +258,20 @@ fn run_test(
     match test {
         "stage1_eval" => stage1::eval(folder, cx, m)?,
         "stage1_train" => stage1::train(folder, cx, m)?,
+        "stage1_trace" => stage1::trace(folder, cx, m)?,
+        "stage1_prior" => samples::prior(folder, cx, m)?,
+        "stage1_bn_readjust" => samples::readjust(folder, cx, m)?,
+        "vae_sample" => samples::vae_sample(folder, cx, m)?,
+        "nf_cells" => flows::cells(folder, cx, m)?,
+        "ebm_data_init" => energies::data_init(cx, m)?,
+        "ebm_forward" => energies::forward(folder, cx, m)?,
         _ if test.starts_with("langevin_") => stage2::langevin(folder, cx, m)?,
         _ if test.starts_with("ebm_train_") => stage2::train(folder, cx, m)?,
+        "ops" => unit::ops::run(cx, m)?,
+        "cells" => unit::cells::run(cx, m)?,
+        "distributions" => unit::distributions::run(cx, m)?,
+        "adamax" | "clip_adam" => unit::optimisers::run(test, cx, m)?,
+        _ if test.starts_with("ebm_") => energies::unit(cx, m)?,
         _ => return Err(ParityError::UnknownTest(name.to_owned())),
     }
     Ok(checks.finish())

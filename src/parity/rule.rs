@@ -8,7 +8,7 @@ use super::file::{TestFile, Tolerance, json};
 use super::{Arithmetic, ParityError, Row};
 
 /// Agreement that is asked of double precision, relative to the largest value: the files are rounded to single precision.
-const DOUBLE: f64 = 2e-7;
+pub(super) const DOUBLE: f64 = 2e-7;
 /// Gradients up to this size are rounding noise even in double precision: their true value is 0.
 const NOISE: f64 = 1e-9;
 
@@ -124,7 +124,14 @@ impl<'a> Checks<'a> {
     }
 }
 
-fn row(test: &str, name: &str, own: &Array, want: &Array, max: f64, allowed: f64) -> Row {
+pub(super) fn row(
+    test: &str,
+    name: &str,
+    own: &Array,
+    want: &Array,
+    max: f64,
+    allowed: f64,
+) -> Row {
     if own.shape != want.shape {
         let reason = format!("has shape {:?} instead of {:?}", own.shape, want.shape);
         return Row::failed(test, name, reason);

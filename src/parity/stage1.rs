@@ -10,15 +10,15 @@ use super::rule::Checks;
 use crate::config::TrainVae;
 use crate::device::ProgramId;
 use crate::eval::likelihood::Likelihood;
+use crate::nn::params::ParamSpec;
+use crate::nn::{Mode, Net};
+use crate::tape::Tape;
 use crate::train::vae_programs::{
     NoiseSource, POWER_ITERATIONS, VAE, eval_pass, loss_dimensions, train_step,
 };
 
-/// Counters of a state dict that batch norms keep and nothing reads.
-const COUNTER: &str = "num_batches_tracked";
-
 /// Feeds one noise tensor per latent group.
-fn feed_latents(
+pub(super) fn feed_latents(
     cx: &Checks<'_>,
     m: &mut Machine,
     program: ProgramId,
@@ -139,16 +139,47 @@ pub(super) fn train(
             let name = format!("it{it}.sr_u.{}", layer_of(state));
             cx.compare(&name, &Array::vector(m.read(state)?))?;
         }
-        compare_states(cx, m, &case, &format!("after{}.", it + 1), it + 1)?;
+        compare_states(cx, m, &case, specs, &format!("after{}.", it + 1), it + 1)?;
     }
     Ok(())
 }
 
-/// Compares the state dict after `passes` passes in training mode through the whole network.
-fn compare_states(
+/// `stage1_trace`: the inputs and results of every block in evaluation mode.
+pub(super) fn trace(
+    folder: &Path,
+    cx: &mut Checks<'_>,
+    m: &mut Machine,
+) -> Result<(), ParityError> {
+    let case = VaeCase::open(folder)?;
+    let x = cx.file.tensor("x")?;
+    let n = x.shape[0];
+    let tape = Tape::unfused();
+    let net = Net::new(&tape, VAE, Mode::Eval).with_traces();
+    let eps = NoiseSource::Feeds.latents(&tape, &case.model, n);
+    let images = tape.feed("x", case.model.image_shape(n));
+    case.model.forward(&net, images, &eps);
+    for (name, var) in net.traces() {
+        if cx.wants(&name) {
+            tape.output(&name, var);
+        }
+    }
+    m.load(VAE, &net.params(), &case.weights)?;
+    let program = m.prepare(&tape, "parity/trace")?;
+    m.feed(program, "x", x)?;
+    feed_latents(cx, m, program, eps.len(), |g| format!("eps.{g}"))?;
+    m.run(program)?;
+    for name in m.outputs(program) {
+        cx.compare(&name, &m.fetch(program, &name)?)?;
+    }
+    Ok(())
+}
+
+/// Compares the state dict after `passes` passes in training mode through the layers of `passed`.
+pub(super) fn compare_states(
     cx: &mut Checks<'_>,
     m: &mut Machine,
     case: &VaeCase,
+    passed: &[ParamSpec],
     prefix: &str,
     passes: usize,
 ) -> Result<(), ParityError> {
@@ -158,9 +189,18 @@ fn compare_states(
             cx.compare(&name, &m.parameter(VAE, spec)?)?;
         }
     }
-    for (name, before) in case.weights.iter().filter(|(n, _)| n.ends_with(COUNTER)) {
+    // Counters of passes, which nothing reads: they are not kept as states.
+    for (name, before) in &case.weights {
+        let Some(layer) = name.strip_suffix(".num_batches_tracked") else {
+            continue;
+        };
+        let mean = format!("{layer}.running_mean");
+        let passes = match passed.iter().any(|p| p.name == mean) {
+            true => passes as f64,
+            false => 0.0,
+        };
         let mut after = before.clone();
-        after.data.iter_mut().for_each(|v| *v += passes as f64);
+        after.data.iter_mut().for_each(|v| *v += passes);
         cx.compare(&format!("{prefix}{name}"), &after)?;
     }
     Ok(())
