@@ -136,14 +136,10 @@ pub(super) fn vae_sample(
 /// Densities come summed over a sample, so each element is made a sample of its own.
 fn normal_outputs(tape: &Tape, logits: Var, eps_x: Var) {
     let image = tape.shape(eps_x);
-    let (channels, elements) = (image.last(), image.len());
-    let part = |start: usize| {
-        let part = slice(tape, logits, 3, start, channels);
-        reshape(tape, part, [elements, 1])
-    };
-    let (mean, log_sigma) = (part(0), part(channels));
+    let elements = image.len();
     let constant = |value: f64| fill(tape, [elements, 1].into(), value);
-    let pairs = concat(tape, &[mean, log_sigma], 1);
+    let pairs = latent::elementwise(tape, logits);
+    let log_sigma = slice(tape, pairs, 1, 1, 1);
     let centred = concat(tape, &[constant(0.0), log_sigma], 1);
     let x = decoder::normal_sample(tape, logits, eps_x);
     let column = reshape(tape, x, [elements, 1]);

@@ -287,7 +287,7 @@ pub fn prior_samples(
         }
         Decoder::Dmol => {
             let [u_gumbel, u] = source.mixture(&tape, model, n);
-            let sample = decoder::dmol_sample(&tape, sampled.logits, u_gumbel, u, 1.0);
+            let sample = decoder::dmol_sample(&tape, sampled.logits, u_gumbel, u, temperature);
             tape.output("image", decoder::dmol_mean(&tape, sampled.logits));
             tape.output("sample", sample);
         }
