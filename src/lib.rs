@@ -5,6 +5,7 @@
 //! and a [`device::Device`] runs that again and again. Both training stages and sampling are such programs.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod demo;

@@ -62,7 +62,7 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Removes what a crash left unfinished in a folder, and tells what it was.
-pub(super) fn remove_unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

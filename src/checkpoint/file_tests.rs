@@ -1,5 +1,4 @@
 use super::*;
-use proptest::prelude::*;
 use std::fs;
 
 fn header() -> Header {
@@ -91,23 +90,26 @@ fn every_truncation_is_an_error_and_none_panics() {
     assert!(Checkpoint::open(&path).is_err(), "surplus bytes");
 }
 
-proptest! {
-    #[test]
-    fn a_changed_byte_never_goes_unseen(position in 0usize..4096, change in 1u8..) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("c.safetensors");
-        let mut bytes = saved(&path);
-        let position = position % bytes.len();
-        bytes[position] ^= change;
-        fs::write(&path, &bytes).unwrap();
-        if let Ok(read) = Checkpoint::open(&path) {
-            let read_all = ["vae.weight", "vae.bias", "adam.none"].map(|name| read.tensor(name).map(|_| ()));
-            // Only the header's own text may change without a checksum noticing.
-            let data_start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            if position >= data_start {
-                prop_assert!(read_all.iter().any(|tensor| tensor.is_err()));
-            }
-        }
+#[test]
+fn a_changed_byte_never_goes_unseen_in_the_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.safetensors");
+    let bytes = saved(&path);
+    let data_start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for position in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[position] ^= 0x11;
+        // A new file each time: the old one may still be mapped.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &changed).unwrap();
+        let Ok(read) = Checkpoint::open(&path) else {
+            continue;
+        };
+        let damaged = ["vae.weight", "vae.bias", "adam.none"]
+            .iter()
+            .any(|name| read.tensor(name).is_err());
+        // In the header's own text a change can give another valid header.
+        assert!(damaged || position < data_start, "byte {position}");
     }
 }
 

@@ -17,6 +17,7 @@ pub mod ring;
 mod store;
 pub mod torch;
 
+pub(crate) use atomic::remove_unfinished;
 pub use atomic::replace_file;
 pub use error::CheckpointError;
 pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write};

@@ -8,7 +8,8 @@
 //! 1. [`Ring::append`] writes into free slots only: those in neither the live window nor a mark.
 //! 2. [`Ring::mark`] syncs the slots, then the journal. The returned number goes into the checkpoint.
 //! 3. When that checkpoint is durable, [`Ring::release_before`] gives up the older marks.
-//! 4. [`Ring::open`] with a checkpoint's number, and [`Ring::roll_back`], make that mark the live window again.
+//! 4. [`Ring::open`] with a checkpoint's number, and [`Ring::roll_back`], make that mark the live window again. Opening
+//!    also gives up all other marks: a crash may have come before step 3.
 //!
 //! How many slots: `capacity` for the live window, and as many again as are appended between two marks, at most
 //! another `capacity`: then the live window and one mark have no slot in common, and no more can be in use. So a
@@ -177,11 +178,29 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Opens a ring as it was at a mark; what was appended later is gone.
+    /// Opens a ring for going on from a mark; what was appended later is gone, and so are all other marks.
     ///
     /// # Errors
     /// Missing or damaged files, another shape than expected, no such mark.
     pub fn open(path: &Path, spec: RingSpec, mark: u64) -> Result<Self, RingError> {
+        let mut ring = Self::load(path, spec, OpenOptions::new().read(true).write(true))?;
+        ring.roll_back(mark)?;
+        ring.release_before(mark)?;
+        Ok(ring)
+    }
+
+    /// Opens a ring for reading, as it was at a mark, beside a process that may be writing. It can take no records.
+    ///
+    /// # Errors
+    /// As [`Ring::open`].
+    pub fn view(path: &Path, spec: RingSpec, mark: u64) -> Result<Self, RingError> {
+        let mut ring = Self::load(path, spec, OpenOptions::new().read(true))?;
+        let position = ring.position(mark)?;
+        ring.restore(position);
+        Ok(ring)
+    }
+
+    fn load(path: &Path, spec: RingSpec, access: &OpenOptions) -> Result<Self, RingError> {
         let journal_path = journal_of(path);
         let corrupt = |path: &Path, detail: String| RingError::Corrupt {
             path: path.into(),
@@ -223,11 +242,7 @@ impl Ring {
                 ));
             }
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(io_error(path))?;
+        let file = access.open(path).map_err(io_error(path))?;
         let found = file.metadata().map_err(io_error(path))?.len();
         if Some(found) != byte_length(spec) {
             return Err(corrupt(
@@ -235,7 +250,7 @@ impl Ring {
                 format!("it has {found} bytes where {:?} belong", byte_length(spec)),
             ));
         }
-        let mut ring = Self {
+        Ok(Self {
             path: path.into(),
             journal: journal_path,
             file,
@@ -245,9 +260,7 @@ impl Ring {
             marks: journal.marks,
             holders: vec![0; spec.slots],
             cursor: 0,
-        };
-        ring.roll_back(mark)?;
-        Ok(ring)
+        })
     }
 
     /// Live records.
@@ -408,7 +421,13 @@ impl Ring {
             self.marks.extend(later);
             return Err(error);
         }
-        self.head = mark;
+        self.restore(position);
+        Ok(())
+    }
+
+    /// Makes the mark at that position the live window.
+    fn restore(&mut self, position: usize) {
+        self.head = self.marks[position].head;
         self.live = self.marks[position].window.iter().copied().collect();
         self.holders.fill(0);
         let marked = self.marks.iter().flat_map(|mark| &mark.window);
@@ -420,7 +439,6 @@ impl Ring {
             .live
             .back()
             .map_or(0, |entry| (entry.slot as usize + 1) % self.spec.slots);
-        Ok(())
     }
 
     fn position(&self, mark: u64) -> Result<usize, RingError> {

@@ -51,6 +51,9 @@ pub enum ConfigError {
         /// What may have been meant.
         hint: String,
     },
+    /// Nothing says where to start.
+    #[error("{0}")]
+    Missing(String),
     /// Values that cannot be used, all of them.
     #[error("{}", invalid_text(.0))]
     Invalid(Vec<String>),

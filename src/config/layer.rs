@@ -86,16 +86,12 @@ impl Layer {
 
     /// The preset that this layer names as its base, if it does.
     pub fn preset(&self) -> Option<&str> {
-        let name = self.table.get("run")?.as_table()?.get("preset")?.as_str()?;
-        (!name.is_empty()).then_some(name)
+        self.text("run", "preset").filter(|name| !name.is_empty())
     }
 
-    /// Whether this layer sets that key.
-    pub fn sets(&self, section: &str, key: &str) -> bool {
-        self.table
-            .get(section)
-            .and_then(Value::as_table)
-            .is_some_and(|keys| keys.contains_key(key))
+    /// The text that this layer sets for a key, if it does.
+    pub fn text(&self, section: &str, key: &str) -> Option<&str> {
+        self.table.get(section)?.as_table()?.get(key)?.as_str()
     }
 }
 

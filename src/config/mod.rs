@@ -12,10 +12,11 @@ mod sections;
 mod validate;
 
 pub use error::{ConfigError, nearest};
+pub(crate) use layer::parse_value;
 pub use layer::{Layer, Resolver};
 pub use presets::PRESETS;
 pub use sections::*;
-pub use validate::Stage;
+pub use validate::{DeviceChoice, Stage};
 
 use schema::Section;
 use serde::{Deserialize, Serialize};

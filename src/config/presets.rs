@@ -102,7 +102,7 @@ fn medium() -> Config {
 /// Built-in images of 1,000 known modes at 16x16: minutes on two cores.
 fn glyphs() -> Config {
     let mut config = small(4, 8);
-    config.data.set = DataSet::StackedGlyphs;
+    config.data.dataset = DataSet::StackedGlyphs;
     config.data.size = 16;
     config.data.channels = 3;
     config
@@ -111,7 +111,7 @@ fn glyphs() -> Config {
 /// 28x28 digits padded to 32x32, or three of them stacked.
 fn digits(set: DataSet, channels: usize) -> Config {
     let mut config = small(3, 8);
-    config.data.set = set;
+    config.data.dataset = set;
     config.data.size = 32;
     config.data.channels = channels;
     config
@@ -178,7 +178,7 @@ fn published(channels: usize, scales: usize, groups: usize) -> Config {
 
 fn cifar10() -> Config {
     let mut config = published(128, 1, 30);
-    config.data.set = DataSet::Cifar10;
+    config.data.dataset = DataSet::Cifar10;
     config.data.size = 32;
     config.train_vae = TrainVae {
         epochs: 400,
@@ -207,7 +207,7 @@ fn cifar10() -> Config {
 
 fn celeba64() -> Config {
     let mut config = published(48, 3, 5);
-    config.data.set = DataSet::Images;
+    config.data.dataset = DataSet::Images;
     config.data.size = 64;
     config.data.crop = Crop::Celeba;
     config.train_vae = TrainVae {
@@ -237,7 +237,7 @@ fn celeba64() -> Config {
 
 fn lsun_church64() -> Config {
     let mut config = published(48, 3, 5);
-    config.data.set = DataSet::Images;
+    config.data.dataset = DataSet::Images;
     config.data.size = 64;
     config.data.crop = Crop::Random;
     config.train_vae = TrainVae {
@@ -272,7 +272,7 @@ fn lsun_church64() -> Config {
 fn celebahq256() -> Config {
     let mut config = published(32, 5, 4);
     config.vae.num_nf = 2;
-    config.data.set = DataSet::Images;
+    config.data.dataset = DataSet::Images;
     config.data.size = 256;
     config.data.num_x_bits = 5;
     config.train_vae = TrainVae {

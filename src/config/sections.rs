@@ -181,7 +181,7 @@ section! {
     /// The images.
     pub struct Data as "data" {
         /// Which images.
-        set: DataSet = DataSet::StackedGlyphs,
+        dataset: DataSet = DataSet::StackedGlyphs,
         /// Folder or file that holds them; the built-in sets need none.
         path: Option<PathBuf> = None,
         /// Height and width of the images the model sees, in pixels.

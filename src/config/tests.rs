@@ -288,3 +288,28 @@ fn the_nearest_word_is_found_only_when_it_is_near() {
             .contains("did you mean `mnist`?")
     );
 }
+
+#[test]
+fn devices_are_named_as_people_name_them() {
+    let choice = |device: &str| {
+        Run {
+            device: device.into(),
+            ..Run::default()
+        }
+        .device_choice()
+    };
+    assert_eq!(choice("auto"), Some(DeviceChoice::Auto));
+    assert_eq!(
+        (choice("cuda"), choice("cuda:3")),
+        (Some(DeviceChoice::Cuda(0)), Some(DeviceChoice::Cuda(3)))
+    );
+    assert_eq!(
+        (
+            choice("cuda:-1"),
+            choice("cuda:"),
+            choice("gpu"),
+            choice("")
+        ),
+        (None, None, None, None)
+    );
+}

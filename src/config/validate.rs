@@ -21,6 +21,33 @@ impl Stage {
     }
 }
 
+/// Where to compute, read from `run.device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of that index.
+    Cuda(u16),
+}
+
+impl super::Run {
+    /// The device asked for; `None` for a text that names none, which validation refuses.
+    pub fn device_choice(&self) -> Option<DeviceChoice> {
+        match self.device.as_str() {
+            "auto" => Some(DeviceChoice::Auto),
+            "cpu" => Some(DeviceChoice::Cpu),
+            "cuda" => Some(DeviceChoice::Cuda(0)),
+            other => other
+                .strip_prefix("cuda:")?
+                .parse()
+                .ok()
+                .map(DeviceChoice::Cuda),
+        }
+    }
+}
+
 /// Largest image side; beyond it shapes overflow long before memory suffices.
 const MAX_SIDE: usize = 4096;
 /// Largest width, count of cells and the like.
@@ -91,11 +118,11 @@ impl Config {
             return Err(ConfigError::Unsupported(parts));
         }
         let mut problems = Problems::default();
-        let built_in = matches!(self.data.set, DataSet::Glyphs | DataSet::StackedGlyphs);
+        let built_in = matches!(self.data.dataset, DataSet::Glyphs | DataSet::StackedGlyphs);
         problems.unless(built_in || self.data.path.is_some(), || {
             format!(
-                "data.set = {} needs files: give their folder with --data or data.path",
-                self.data.set
+                "data.dataset = {} needs files: give their folder with --data or data.path",
+                self.data.dataset
             )
         });
         if stage == Stage::Ebm {
@@ -156,12 +183,7 @@ impl Config {
 
     fn check_run(&self, problems: &mut Problems) {
         let run = &self.run;
-        let device_ok = match run.device.split_once(':') {
-            Some(("cuda", index)) => index.parse::<u16>().is_ok(),
-            Some(_) => false,
-            None => ["auto", "cpu", "cuda"].contains(&run.device.as_str()),
-        };
-        problems.unless(device_ok, || {
+        problems.unless(run.device_choice().is_some(), || {
             format!(
                 "run.device = \"{}\" must be auto, cpu, cuda or cuda:N",
                 run.device
@@ -197,7 +219,7 @@ impl Config {
             format!("data.channels = {} must be 1 or 3", data.channels)
         });
         problems.count("data.num_x_bits", data.num_x_bits as usize, 1, 8);
-        let fixed = match data.set {
+        let fixed = match data.dataset {
             DataSet::Mnist | DataSet::FashionMnist | DataSet::Glyphs => Some(1),
             DataSet::StackedMnist | DataSet::StackedGlyphs | DataSet::Cifar10 => Some(3),
             DataSet::Images => None,
@@ -205,8 +227,8 @@ impl Config {
         if let Some(channels) = fixed {
             problems.unless(data.channels == channels, || {
                 format!(
-                    "data.set = {} has {channels} channel(s), not data.channels = {}",
-                    data.set, data.channels
+                    "data.dataset = {} has {channels} channel(s), not data.channels = {}",
+                    data.dataset, data.channels
                 )
             });
         }

@@ -1,7 +1,7 @@
 //! The run folder: `config.toml`, `metrics.jsonl`, `samples/`, `checkpoints/`.
 
 use super::metrics::MetricsWriter;
-use crate::checkpoint::{CheckpointError, Retention, Store, replace_file};
+use crate::checkpoint::{CheckpointError, Retention, Store, remove_unfinished, replace_file};
 use crate::config::{Config, ConfigError, Stage};
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -103,6 +103,8 @@ impl RunFolder {
             Err(TryLockError::WouldBlock) => return Err(RunError::InUse(root)),
             Err(TryLockError::Error(error)) => return Err(RunError::io(&lock_path)(error)),
         }
+        // The folder is ours now: what a killed process left in it is nobody's.
+        remove_unfinished(&root).map_err(RunError::io(&root))?;
         let retention = Retention {
             last: config.run.keep_last,
             every: config.run.keep_every,
@@ -185,16 +187,33 @@ impl RunFolder {
         if at.is_file() {
             return Ok(at.into());
         }
-        let retention = Retention { last: 1, every: 0 };
-        let store = Store::view(&Self::checkpoints_of(at), stage.name(), retention);
+        let store = Self::view(at, stage);
         let found = match store.best()? {
             Some(best) => Some(best),
             None => store.last()?,
         };
-        found.ok_or_else(|| {
-            let missing = format!("no checkpoint of stage `{}` here", stage.name());
-            RunError::io(at)(io::Error::new(io::ErrorKind::NotFound, missing))
-        })
+        found.ok_or_else(|| Self::no_checkpoint(at, stage))
+    }
+
+    /// The newest checkpoint of a stage, from which it goes on.
+    ///
+    /// # Errors
+    /// As [`RunFolder::checkpoint_at`].
+    pub fn last_checkpoint_at(at: &Path, stage: Stage) -> Result<PathBuf, RunError> {
+        Self::view(at, stage)
+            .last()?
+            .ok_or_else(|| Self::no_checkpoint(at, stage))
+    }
+
+    fn view(root: &Path, stage: Stage) -> Store {
+        // Retention matters to a writer alone.
+        let retention = Retention { last: 1, every: 0 };
+        Store::view(&Self::checkpoints_of(root), stage.name(), retention)
+    }
+
+    fn no_checkpoint(at: &Path, stage: Stage) -> RunError {
+        let missing = format!("no checkpoint of stage `{}` here", stage.name());
+        RunError::io(at)(io::Error::new(io::ErrorKind::NotFound, missing))
     }
 }
 
@@ -250,12 +269,19 @@ mod tests {
         save(&folder, 5);
         save(&folder, 6);
         drop(folder);
+        let leftover = config.run.out.join(".unfinished-config.toml");
+        fs::write(&leftover, "x").unwrap();
         let told = RunFolder::open(&config, Stage::Vae, Start::Fresh)
             .unwrap_err()
             .to_string();
         assert!(told.contains("at step 6: go on with --resume"), "{told}");
         let folder = RunFolder::open(&config, Stage::Vae, Start::Resume).unwrap();
+        assert!(!leftover.exists());
         folder.store().mark_best(5).unwrap();
+        assert_eq!(
+            RunFolder::last_checkpoint_at(folder.root(), Stage::Vae).unwrap(),
+            folder.store().path(6)
+        );
         assert_eq!(
             RunFolder::checkpoint_at(folder.root(), Stage::Vae).unwrap(),
             folder.store().path(5)

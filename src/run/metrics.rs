@@ -61,7 +61,7 @@ impl MetricsWriter {
         line.insert("kind".into(), kind.into());
         line.insert("step".into(), step.into());
         for &(name, value) in scalars {
-            line.insert(name.into(), number(value));
+            line.insert(name.into(), json_number(value));
         }
         if let Some(best) = best {
             line.insert("best".into(), best.into());
@@ -75,7 +75,7 @@ impl MetricsWriter {
 }
 
 /// A JSON number, or its name where JSON has none.
-pub(crate) fn number(value: f64) -> Value {
+pub(crate) fn json_number(value: f64) -> Value {
     serde_json::Number::from_f64(value).map_or_else(|| format!("{value}").into(), Value::Number)
 }
 

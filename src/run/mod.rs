@@ -7,5 +7,6 @@ mod stop;
 
 pub use folder::{RunError, RunFolder, Start};
 pub use metrics::MetricsWriter;
+pub(crate) use metrics::json_number;
 pub use observer::{Event, Observer, Observers, Scalars, Silent};
 pub use stop::StopFlag;
