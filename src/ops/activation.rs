@@ -47,6 +47,18 @@ impl Activation {
     }
 }
 
+/// The activation as native kernels call it.
+impl From<Activation> for crate::device::cpu::gemm::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::None => Self::None,
+            Activation::Swish => Self::Swish,
+            Activation::LipSwish => Self::LipSwish,
+            Activation::Elu => Self::Elu,
+        }
+    }
+}
+
 /// The activation as a node of its own; nothing for [`Activation::None`].
 pub fn activate(r: &dyn Recorder, x: Var, activation: Activation) -> Var {
     activation.function().map_or(x, |f| unary(r, f, x))

@@ -26,14 +26,14 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
         d.path.clone().ok_or_else(|| {
             TrainError::Mismatch(format!(
                 "the set `{}` is read from files: say where they are with --data-path or `path` in [data]",
-                d.set
+                d.dataset
             ))
         })
     };
     let draws = if d.draws > 0 { d.draws } else { DEFAULT_DRAWS };
     // The images of a generated set are part of the task, not of the run: they do not depend on the run's seed.
     let seed = 0;
-    let source = match d.set {
+    let source = match d.dataset {
         config::DataSet::StackedGlyphs => Source::StackedGlyphs {
             seed,
             train_items: draws,
@@ -81,7 +81,7 @@ fn padding(shape: ImageShape, config: &Config) -> Result<usize, TrainError> {
         return Err(TrainError::Mismatch(format!(
             "the set `{}` has images of {}x{} with {} channels, and the configuration says {size}x{size} with {}: set \
              `size` and `channels` in [data]",
-            config.data.set, shape.height, shape.width, shape.channels, config.data.channels
+            config.data.dataset, shape.height, shape.width, shape.channels, config.data.channels
         )));
     }
     Ok((size - shape.height) / 2)

@@ -10,10 +10,11 @@
 //! The input gradient gathers too (no scatter, no atomics): input pixels of equal residue modulo the stride form a phase, whose
 //! taps are those that hit it, so stride 2 costs no multiplication by an inserted zero.
 
-use super::gemm::{self, Block, Columns, Epilogue, Finish, Lhs, PANEL, Rhs};
+use super::gemm::{self, Activation, Block, Columns, Epilogue, Finish, Lhs, PANEL, Rhs};
 use super::microkernel::Segment;
 use super::parallel::{self, Shared};
 use super::simd::{self, Kernel, Simd};
+use super::vmath;
 
 /// Taps a filter may have (11 x 11 is the largest of the model's).
 pub const MAX_TAPS: usize = 128;
@@ -130,6 +131,8 @@ struct Gather {
     reach: [i64; 2],
     /// Cuts of an image into slabs of rows.
     slabs: usize,
+    /// Applied to the source while it is copied; all of them map the padding's zero to zero.
+    activation: Activation,
 }
 
 /// Scratch elements above which an image is cut into more slabs.
@@ -138,7 +141,7 @@ const SLAB_LIMIT: usize = 1 << 18;
 const MIN_TASKS: usize = 8;
 
 impl Gather {
-    fn new(g: &ConvGeometry, pass: Pass) -> Self {
+    fn new(g: &ConvGeometry, pass: Pass, activation: Activation) -> Self {
         g.check();
         let (x, y) = ([g.h, g.w, g.cin], [g.oh(), g.ow(), g.cout]);
         let mut this = Self {
@@ -151,6 +154,7 @@ impl Gather {
             border: [[0; 2]; 2],
             reach: [0; 2],
             slabs: 1,
+            activation,
         };
         for axis in 0..2 {
             let (mut first, mut last) = (0i64, this.src[axis] as i64 - 1);
@@ -200,8 +204,12 @@ impl Gather {
         }
     }
 
+    /// Whether the pass is one matrix product over the whole batch.
+    fn is_product(&self) -> bool {
+        self.g.is_product() && self.activation == Activation::None
+    }
     fn copies(&self) -> bool {
-        self.border != [[0; 2]; 2]
+        self.border != [[0; 2]; 2] || self.activation != Activation::None
     }
     /// Elements from one scratch row to the next.
     fn pitch(&self) -> usize {
@@ -223,7 +231,7 @@ impl Gather {
         }
     }
     fn workspace(&self) -> usize {
-        if self.g.is_product() {
+        if self.is_product() {
             0
         } else {
             parallel::slots(self.tasks()) * self.scratch()
@@ -279,6 +287,31 @@ pub(super) unsafe fn copy_padded(
     }
 }
 
+/// `data = activation(data)`, `len` elements.
+///
+/// # Safety
+/// `data` is valid for `len` elements that this thread owns.
+#[inline(always)]
+unsafe fn activate<S: Simd>(s: S, activation: Activation, data: *mut f32, len: usize) {
+    macro_rules! sweep {
+        ($f:expr) => {
+            for i in (0..len).step_by(S::LANES) {
+                // SAFETY: `i < len`, and no more than `len - i` elements are touched.
+                unsafe {
+                    let v = s.load_upto(data.add(i), len - i);
+                    s.store_upto(data.add(i), len - i, $f(s, v));
+                }
+            }
+        };
+    }
+    match activation {
+        Activation::None => {}
+        Activation::Swish => sweep!(vmath::swish),
+        Activation::LipSwish => sweep!(gemm::lip_swish),
+        Activation::Elu => sweep!(vmath::elu),
+    }
+}
+
 impl Kernel for Slab<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -295,19 +328,13 @@ impl Kernel for Slab<'_> {
         let top = (gather.in_step * longest.start) as i64 + gather.reach[0];
         let (base, pitch, left) = if gather.copies() {
             let (left, pitch) = (gather.border[1][0] * src_c, gather.pitch());
+            let rows = gather.slab_rows(longest.len());
             // SAFETY: the image is whole; `scratch()` elements are this slot's own, and the slab has no more rows than counted there.
             unsafe {
-                copy_padded(
-                    src,
-                    [src_h, src_w * src_c],
-                    top,
-                    1,
-                    gather.slab_rows(longest.len()),
-                    self.scratch,
-                    left,
-                    pitch,
-                )
-            };
+                let size = [src_h, src_w * src_c];
+                copy_padded(src, size, top, 1, rows, self.scratch, left, pitch);
+                activate(s, gather.activation, self.scratch, rows * pitch);
+            }
             (self.scratch.cast_const(), pitch, left)
         } else {
             (
@@ -491,7 +518,7 @@ pub enum ConvWeights<'a> {
 
 /// Scratch elements of [`fprop`].
 pub fn fprop_workspace(g: &ConvGeometry) -> usize {
-    Gather::new(g, Pass::Forward).workspace()
+    fprop_act_workspace(g, Activation::None)
 }
 
 /// `y = epilogue(conv(x, w))`.
@@ -501,6 +528,27 @@ pub fn fprop_workspace(g: &ConvGeometry) -> usize {
 pub fn fprop(
     g: &ConvGeometry,
     x: &[f32],
+    w: ConvWeights<'_>,
+    y: &mut [f32],
+    epilogue: Epilogue<'_>,
+    workspace: &mut [f32],
+) {
+    fprop_act(g, x, Activation::None, w, y, epilogue, workspace);
+}
+
+/// Scratch elements of [`fprop_act`].
+pub fn fprop_act_workspace(g: &ConvGeometry, pre: Activation) -> usize {
+    Gather::new(g, Pass::Forward, pre).workspace()
+}
+
+/// `y = epilogue(conv(pre(x), w))`; `pre(x)` exists in the scratch image only.
+///
+/// # Panics
+/// If a slice is shorter than the geometry says, or `workspace` than [`fprop_act_workspace`].
+pub fn fprop_act(
+    g: &ConvGeometry,
+    x: &[f32],
+    pre: Activation,
     w: ConvWeights<'_>,
     y: &mut [f32],
     epilogue: Epilogue<'_>,
@@ -532,7 +580,8 @@ pub fn fprop(
         }
     };
     let y = &mut y[..g.y_len()];
-    if g.is_product() {
+    let pass = Gather::new(g, Pass::Forward, pre);
+    if pass.is_product() {
         return gemm::gemm(
             g.n * g.h * g.w,
             g.cout,
@@ -546,7 +595,7 @@ pub fn fprop(
     }
     let finish = Finish::new(epilogue, g.cout, y.len());
     gather(
-        &Gather::new(g, Pass::Forward),
+        &pass,
         x,
         Columns::new(rhs, k, n),
         group_step,
@@ -558,7 +607,7 @@ pub fn fprop(
 
 /// Scratch elements of [`dgrad`].
 pub fn dgrad_workspace(g: &ConvGeometry) -> usize {
-    Gather::new(g, Pass::Gradient).workspace()
+    Gather::new(g, Pass::Gradient, Activation::None).workspace()
 }
 
 /// `dx = epilogue(gradient of conv with respect to x, at dy)`; weights from [`pack_dgrad`].
@@ -600,7 +649,7 @@ pub fn dgrad(
     let finish = Finish::new(epilogue, g.cin, dx.len());
     let columns = Columns::new(Rhs::Packed(packed), k, n);
     gather(
-        &Gather::new(g, Pass::Gradient),
+        &Gather::new(g, Pass::Gradient, Activation::None),
         dy,
         columns,
         gemm::packed_len(k, n),

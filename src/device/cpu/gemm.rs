@@ -31,7 +31,7 @@ pub enum Activation {
 pub(super) const LIP: f32 = 1.0 / 1.1;
 
 /// What happens to a product before it is stored: `c = activation(alpha (acc + bias) + residual)`, with
-/// `acc` the product plus, if `accumulate`, what `c` held.
+/// `acc` the product plus, if `accumulate`, what `c` held; with `slope`, times the derivative of that function there.
 #[derive(Default)]
 pub struct Epilogue<'a> {
     /// One value per column.
@@ -46,6 +46,9 @@ pub struct Epilogue<'a> {
     pub pre_activation: Option<&'a mut [f32]>,
     /// Adds to `c` instead of overwriting it. Excludes `bias`.
     pub accumulate: bool,
+    /// A function and its arguments, laid out as `c`, whose derivative multiplies the result: the step of a gradient through an
+    /// activation. Excludes `activation`.
+    pub slope: Option<(Activation, &'a [f32])>,
 }
 
 /// The epilogue as kernels carry it; offsets count from the start of `c`.
@@ -57,9 +60,11 @@ pub(super) struct Finish {
     activation: Activation,
     pre: *mut f32,
     accumulate: bool,
+    slope_of: Activation,
+    slope: *const f32,
 }
 
-// SAFETY: the pointers come from slices borrowed for the whole call; tasks read the first two and write disjoint parts of the third,
+// SAFETY: the pointers come from slices borrowed for the whole call; tasks read the shared ones and write disjoint parts of `pre`,
 // the same parts that they write of `c`.
 unsafe impl Send for Finish {}
 // SAFETY: as above.
@@ -74,6 +79,8 @@ impl Finish {
         activation: Activation::None,
         pre: std::ptr::null_mut(),
         accumulate: false,
+        slope_of: Activation::None,
+        slope: std::ptr::null(),
     };
     /// Adds to `c`.
     pub(super) const ADD: Self = Self {
@@ -81,12 +88,31 @@ impl Finish {
         ..Self::STORE
     };
 
+    /// Stores the product plus a bias, one value per column.
+    pub(super) fn bias(bias: *const f32) -> Self {
+        Self {
+            bias,
+            ..Self::STORE
+        }
+    }
+
     /// Checks lengths: `n` columns, `len` elements of `c`.
     pub(super) fn new(e: Epilogue<'_>, n: usize, len: usize) -> Self {
         assert!(
             !(e.accumulate && e.bias.is_some()),
             "an accumulating product takes no bias"
         );
+        assert!(
+            e.slope.is_none() || e.activation == Activation::None,
+            "a product goes through an activation or through the derivative of one"
+        );
+        let (slope_of, slope) = match e.slope {
+            Some((of, at)) if of != Activation::None => {
+                assert!(at.len() >= len, "slope arguments shorter than the output");
+                (of, at.as_ptr())
+            }
+            _ => (Activation::None, std::ptr::null()),
+        };
         Self {
             bias: e.bias.map_or(std::ptr::null(), |b| {
                 assert!(b.len() >= n, "bias shorter than the columns");
@@ -103,6 +129,8 @@ impl Finish {
                 p.as_mut_ptr()
             }),
             accumulate: e.accumulate,
+            slope_of,
+            slope,
         }
     }
 
@@ -120,6 +148,7 @@ impl Finish {
         self.alpha == 1.0
             && self.residual.is_null()
             && self.pre.is_null()
+            && self.slope.is_null()
             && self.activation == Activation::None
     }
 
@@ -141,10 +170,6 @@ impl Finish {
         #[inline(always)]
         fn none<S: Simd>(_: S, x: S::V) -> S::V {
             x
-        }
-        #[inline(always)]
-        fn lip_swish<S: Simd>(s: S, x: S::V) -> S::V {
-            s.mul(s.splat(LIP), vmath::swish(s, x))
         }
         macro_rules! sweep {
             ($f:expr) => {
@@ -174,13 +199,63 @@ impl Finish {
                 }
             };
         }
-        match self.activation {
-            Activation::None => sweep!(none),
-            Activation::Swish => sweep!(vmath::swish),
-            Activation::LipSwish => sweep!(lip_swish),
-            Activation::Elu => sweep!(vmath::elu),
+        if self.activation != Activation::None
+            || self.alpha != 1.0
+            || !self.residual.is_null()
+            || !self.pre.is_null()
+        {
+            match self.activation {
+                Activation::None => sweep!(none),
+                Activation::Swish => sweep!(vmath::swish),
+                Activation::LipSwish => sweep!(lip_swish),
+                Activation::Elu => sweep!(vmath::elu),
+            }
+        }
+        if self.slope.is_null() {
+            return;
+        }
+        macro_rules! descend {
+            ($f:expr) => {
+                for r in 0..rows {
+                    let mut j = 0;
+                    while j < cols {
+                        let (at, n) = (offset + r * rs + j, cols - j);
+                        // SAFETY: as above; the slope's arguments are laid out as `c`.
+                        unsafe {
+                            let x = s.load_upto(self.slope.add(at), n);
+                            let v = s.mul(s.load_upto(c.add(at), n), $f(s, x));
+                            s.store_upto(c.add(at), n, v);
+                        }
+                        j += S::LANES;
+                    }
+                }
+            };
+        }
+        match self.slope_of {
+            Activation::None => {}
+            Activation::Swish => descend!(swish_grad),
+            Activation::LipSwish => descend!(lip_swish_grad),
+            Activation::Elu => descend!(vmath::elu_grad),
         }
     }
+}
+
+/// `LIP x sigmoid(x)`.
+#[inline(always)]
+pub(super) fn lip_swish<S: Simd>(s: S, x: S::V) -> S::V {
+    s.mul(s.splat(LIP), vmath::swish(s, x))
+}
+
+/// The derivative of swish.
+#[inline(always)]
+pub(super) fn swish_grad<S: Simd>(s: S, x: S::V) -> S::V {
+    vmath::swish_and_grad(s, x).1
+}
+
+/// The derivative of Lip-swish.
+#[inline(always)]
+pub(super) fn lip_swish_grad<S: Simd>(s: S, x: S::V) -> S::V {
+    s.mul(s.splat(LIP), swish_grad(s, x))
 }
 
 /// The right-hand operand.
@@ -244,6 +319,15 @@ impl Columns {
             ptr,
             ks: stride,
             panel: 0,
+        }
+    }
+
+    /// Packed panels of `k` rows starting anywhere; lengths are the caller's affair.
+    pub(super) fn panels(ptr: *const f32, k: usize) -> Self {
+        Self {
+            ptr,
+            ks: PANEL,
+            panel: k * PANEL,
         }
     }
 

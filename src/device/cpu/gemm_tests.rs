@@ -101,6 +101,7 @@ fn check(case: Case) {
             activation: case.activation,
             pre_activation: case.pre.then_some(&mut pre[..]),
             accumulate: case.accumulate,
+            ..Epilogue::default()
         };
         gemm(m, n, k, a_view, rhs, &mut c, ldc, epilogue);
         if case.pre {

@@ -9,7 +9,7 @@
 //! 16 loads for 28 multiply-adds. AVX2 has 16: 6 x 2, 2, and one broadcast; 8 loads for 12. Every smaller row count has
 //! its own instance, so a remainder of rows does not fall off a cliff.
 
-use super::simd::Simd;
+use super::simd::{Simd, unroll};
 
 /// Offsets, in elements, of one run of `k`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,20 +70,6 @@ pub struct Tile<'a> {
 /// Callers keep the promises of [`Tile`].
 pub type TileFn = unsafe fn(&Tile<'_>);
 
-/// Expands `$body` for every row below `MR`. A loop would do, but the compiler stops unrolling it at 13 rows, and accumulators that
-/// are indexed by a variable live in memory.
-macro_rules! for_rows {
-    ($mr:ident, |$r:ident| $body:block) => {
-        for_rows!(@ $mr, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
-    };
-    (@ $mr:ident, $r:ident, $body:block, $($i:literal)*) => {
-        {$(if $i < $mr {
-            const $r: usize = $i;
-            $body
-        })*}
-    };
-}
-
 /// # Safety
 /// `p` is valid for reading `tail` elements if `partial`, else a vector.
 #[inline(always)]
@@ -119,7 +105,7 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                 }
                 acc = [row; MR];
             }
-            Init::Load => for_rows!(MR, |R| {
+            Init::Load => unroll!(R < MR, {
                 for v in 0..NV {
                     let p = t.c.add(R * t.c_rs + v * S::LANES);
                     acc[R][v] = load(s, p, TAIL && v == NV - 1, t.tail);
@@ -143,8 +129,14 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                 for (v, x) in bv.iter_mut().enumerate() {
                     *x = load(s, b.add(v * t.b_vs), TAIL && v == NV - 1, t.tail);
                 }
-                for_rows!(MR, |R| {
-                    let base = [a0, a1, a2, a3, a4][R / 3];
+                unroll!(R < MR, {
+                    let base = match R / 3 {
+                        0 => a0,
+                        1 => a1,
+                        2 => a2,
+                        3 => a3,
+                        _ => a4,
+                    };
                     let x = s.splat(*base.wrapping_add((R % 3) * rs));
                     for v in 0..NV {
                         acc[R][v] = s.fma(x, bv[v], acc[R][v]);
@@ -158,7 +150,7 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                 b = b.wrapping_add(t.b_ks);
             }
         }
-        for_rows!(MR, |R| {
+        unroll!(R < MR, {
             for v in 0..NV {
                 let p = t.c.add(R * t.c_rs + v * S::LANES);
                 if TAIL && v == NV - 1 {

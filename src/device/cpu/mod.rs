@@ -13,9 +13,14 @@
 //! - Denormals are flushed while a kernel runs.
 
 pub mod conv;
+pub mod dwconv;
+pub mod excite;
 pub mod gemm;
+pub mod mbconv;
 mod microkernel;
 pub mod parallel;
+pub mod pointwise;
+pub mod resample;
 pub mod simd;
 #[cfg(test)]
 mod testing;

@@ -70,6 +70,23 @@ pub fn with_limit<R>(limit: Isa, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Expands a block for every value of a constant below a limit of at most 32.
+///
+/// A loop would do, but the compiler stops unrolling large ones early, and register arrays that are indexed by a variable live in memory.
+macro_rules! unroll {
+    ($i:ident < $limit:expr, $body:block) => {
+        unroll!(@ $i, $limit, $body,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+    };
+    (@ $i:ident, $limit:expr, $body:block, $($n:literal)*) => {
+        {$(if $n < $limit {
+            const $i: usize = $n;
+            $body
+        })*}
+    };
+}
+pub(super) use unroll;
+
 /// A computation that is generic over the vector type.
 pub trait Kernel {
     /// Computes with the vectors of `S`; implementations are `#[inline(always)]` so that they compile for its instruction set.

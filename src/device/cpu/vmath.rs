@@ -7,8 +7,8 @@
 //! | function | error | beyond the range |
 //! |---|---|---|
 //! | exp | 1.5 ulp | 0 below -87, infinity above 88.72 |
-//! | sigmoid | 6 ulp, 3 above -20 | stays at 1.6e-38 below -87 |
-//! | swish | 6.5 ulp, 3.5 above -20 | |
+//! | sigmoid | 6 ulp, 3.5 above -20 | stays at 1.6e-38 below -87 |
+//! | swish | 6.5 ulp, 4 above -20 | |
 //! | swish' | 4 ulp of max(1, abs x) | |
 //! | tanh | 2 ulp | |
 //! | softplus | 3 ulp | |

@@ -96,6 +96,10 @@ impl Op for Dgrad {
         cpu::dgrad(self, io);
     }
 
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::dgrad_workspace(self, shapes)
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
@@ -147,6 +151,10 @@ impl Op for Wgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::wgrad(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::wgrad_workspace(self, shapes)
     }
 
     /// Second derivatives are never asked for.

@@ -16,6 +16,7 @@ pub use geometry::Geometry;
 use super::activation::Activation;
 use super::binary::sum_to;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::device::cpu::conv::MAX_TAPS;
 use crate::ensure_shape;
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -120,6 +121,10 @@ impl Op for Fprop {
         };
         let groups = self.geometry.groups;
         ensure_shape!(
+            kh * kw <= MAX_TAPS,
+            "a window of {kh}x{kw} has more than {MAX_TAPS} taps"
+        );
+        ensure_shape!(
             groups > 0 && cin == per_group * groups && cout % groups == 0,
             "weights {w} in {groups} groups do not fit {cin} input channels"
         );
@@ -165,6 +170,10 @@ impl Op for Fprop {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::fprop_workspace(self, shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -59,7 +59,7 @@ fn check(logits: Shape, x: Shape) -> Result<(), ShapeError> {
     ensure_shape!(
         logits.rank() == 4
             && logits.last() >= 10
-            && logits.last() % 10 == 0
+            && logits.last().is_multiple_of(10)
             && logits.with_last(3) == x,
         "takes logits [n, h, w, 10 m] and RGB images [n, h, w, 3], not {logits} and {x}"
     );

@@ -33,7 +33,7 @@ fn chain<T: Real>(x: [T; 3], c: [T; 3]) -> [T; 3] {
 
 fn check(logits: Shape) -> Result<usize, ShapeError> {
     ensure_shape!(
-        logits.rank() == 4 && logits.last() >= 10 && logits.last() % 10 == 0,
+        logits.rank() == 4 && logits.last() >= 10 && logits.last().is_multiple_of(10),
         "takes logits [n, h, w, 10 m], not {logits}"
     );
     Ok(logits.last() / 10)

@@ -10,6 +10,7 @@ mod gradients;
 
 use super::conv2d::Geometry;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::device::cpu::conv::MAX_TAPS;
 use crate::ensure_shape;
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -64,6 +65,12 @@ impl Op for Fprop {
             x.rank() == 4 && w.rank() == 3 && x.last() == w.last(),
             "takes an image [n, h, w, c] and weights [kh, kw, c], not {x} and {w}"
         );
+        ensure_shape!(
+            w[0] * w[1] <= MAX_TAPS,
+            "a window of {}x{} has more than {MAX_TAPS} taps",
+            w[0],
+            w[1]
+        );
         let geometry = self.geometry();
         let (oh, ow) = (
             geometry.output(0, x[1], w[0])?,
@@ -87,6 +94,10 @@ impl Op for Fprop {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::fprop_workspace(self, shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -59,7 +59,7 @@ fn normal<T: Real>(params: &[T], e: Element) -> Gaussian<T> {
 
 fn check(q: Shape, p: Shape) -> Result<(), ShapeError> {
     ensure_shape!(
-        q == p && q.rank() >= 2 && q.last() % 2 == 0,
+        q == p && q.rank() >= 2 && q.last().is_multiple_of(2),
         "takes parameters [n, .., 2 c] of one shape, not {q} and {p}"
     );
     Ok(())

@@ -137,7 +137,11 @@ impl Op for Dgrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        cpu::dgrad(self, io);
+        cpu::dgrad(io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::dgrad_workspace(shapes)
     }
 
     /// Second derivatives are never asked for.
@@ -180,7 +184,7 @@ impl Op for Wgrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        cpu::wgrad(self, io);
+        cpu::wgrad(io);
     }
 
     /// Second derivatives are never asked for.

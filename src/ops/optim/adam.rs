@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{arguments, check};
+use super::{arguments, check, correction};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::program::{Cost, Io};
@@ -76,6 +76,10 @@ pub(super) struct ClippedGradients {
 ///
 /// `params`, `m` and `v` (first and second moments) are states, each list in the order and with the shapes of `grads`;
 /// `learning_rate` and `t` (1 in the first step) are scalars.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "four lists, two scalars: no two of them belong together"
+)]
 pub fn adam_clip(
     r: &dyn Recorder,
     params: &[Var],
@@ -108,8 +112,7 @@ impl Clip {
     /// The factor of `sqrt(v)` in the bound at step `t`; `None` in the first step, which has no moments yet.
     fn scale<T: Real>(self, beta2: f64, t: T) -> Option<T> {
         let before = t - T::one();
-        (before > T::zero())
-            .then(|| T::of(self.sigmas) / (T::one() - T::of(beta2).powf(before)).sqrt())
+        (before > T::zero()).then(|| T::of(self.sigmas) / correction(beta2, before).sqrt())
     }
 
     /// One element, clipped; `scale` as [`Clip::scale`] has it. What is not a number stays so.
@@ -138,8 +141,8 @@ impl Op for AdamClip {
         let s = self.0;
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
-        let rate = learning_rate / (T::one() - T::of(s.beta1).powf(t));
-        let correction = T::one() - T::of(s.beta2).powf(t);
+        let rate = learning_rate / correction(s.beta1, t);
+        let correction = correction(s.beta2, t);
         let (params, moments) = io.updates.split_at_mut(count);
         let (first, second) = moments.split_at_mut(count);
         for (k, (p, _)) in params.iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{arguments, check};
+use super::{arguments, check, correction};
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -43,6 +43,10 @@ pub(super) struct Adamax(pub(super) AdamaxSettings);
 ///
 /// `params`, `m` (first moments) and `u` (infinity norms) are states, each list in the order and with the shapes of `grads`;
 /// `learning_rate` and `t` (1 in the first step) are scalars.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "four lists, two scalars: no two of them belong together"
+)]
 pub fn adamax(
     r: &dyn Recorder,
     params: &[Var],
@@ -69,7 +73,7 @@ impl Op for Adamax {
         let s = self.0;
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
-        let rate = learning_rate / (T::one() - T::of(s.beta1).powf(t));
+        let rate = learning_rate / correction(s.beta1, t);
         let (params, moments) = io.updates.split_at_mut(count);
         let (first, norms) = moments.split_at_mut(count);
         for (k, (p, _)) in params.iter_mut().enumerate() {

@@ -12,6 +12,7 @@ pub use adamax::{AdamaxSettings, adamax};
 
 use super::{Op, ShapeError, Shapes, Var};
 use crate::ensure_shape;
+use crate::real::Real;
 
 /// The kernels of this folder.
 pub const KERNELS: &[&str] = &[
@@ -60,4 +61,9 @@ fn arguments(
         .chain([learning_rate, t])
         .collect();
     (inputs, parameters.concat())
+}
+
+/// `1 - beta^t`, what a moment that started at zero lacks; in `f64`, since in the first steps almost nothing is left of the 1.
+fn correction<T: Real>(beta: f64, t: T) -> T {
+    T::of(1.0 - beta.powf(t.f64()))
 }
