@@ -17,6 +17,7 @@ pub mod langevin;
 pub mod nn;
 pub mod nvae;
 pub mod ops;
+pub mod parity;
 pub mod philox;
 pub mod program;
 pub mod real;

@@ -219,6 +219,22 @@ impl<F: Face> Host<F> {
         Ok(state.data.as_ref().iter().map(|v| v.f64()).collect())
     }
 
+    /// Writes a state in double precision.
+    pub fn write_state_f64(&mut self, name: &str, data: &[f64]) -> Result<(), DeviceError> {
+        self.write_state_from(name, data)
+    }
+
+    fn write_state_from<A: Real>(&mut self, name: &str, data: &[A]) -> Result<(), DeviceError> {
+        let index = self.find_state(name)?;
+        let state = &mut self.states[index];
+        expect_len("state", name, state.shape, data.len())?;
+        for (to, from) in state.data.as_mut().iter_mut().zip(data) {
+            *to = cast(*from);
+        }
+        state.version += 1;
+        Ok(())
+    }
+
     fn write_feed<A: Real>(
         &mut self,
         program: ProgramId,
@@ -387,14 +403,7 @@ impl<F: Face> Device for Host<F> {
     }
 
     fn write_state(&mut self, name: &str, data: &[f32]) -> Result<(), DeviceError> {
-        let index = self.find_state(name)?;
-        let state = &mut self.states[index];
-        expect_len("state", name, state.shape, data.len())?;
-        for (to, from) in state.data.as_mut().iter_mut().zip(data) {
-            *to = cast(*from);
-        }
-        state.version += 1;
-        Ok(())
+        self.write_state_from(name, data)
     }
 }
 

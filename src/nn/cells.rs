@@ -205,16 +205,19 @@ fn cell(module: &Module<'_, '_>, x: Var, ops: &[Primitive], stride: Stride, use_
             module.sub("skip.1").conv(up, Conv::same(cout, 1).no_bias())
         }
     };
+    module.sub("skip").trace(&[x], skip);
     let mut branch = x;
     for (i, op) in ops.iter().enumerate() {
         let stride = if i == 0 { stride } else { Stride::Same };
-        branch = primitive_op(&module.sub(format!("_ops.{i}")), branch, *op, stride, cout);
+        let place = module.sub(format!("_ops.{i}"));
+        branch = place.trace(&[branch], primitive_op(&place, branch, *op, stride, cout));
     }
-    if use_se {
+    let sum = if use_se {
         squeeze_excite_layer(&module.sub("se"), branch, skip, BRANCH)
     } else {
         module.label(|| combine(tape, 1.0, skip, BRANCH, branch))
-    }
+    };
+    module.trace(&[x], sum)
 }
 
 fn primitive_op(

@@ -169,5 +169,10 @@ pub fn squeeze_excite_layer(module: &Module<'_, '_>, x: Var, skip: Var, alpha: f
     let hidden = (c / 16).max(4);
     let (w0, b0) = module.sub("se.0").linear_params(c, hidden);
     let (w2, b2) = module.sub("se.2").linear_params(hidden, c);
-    module.label(|| squeeze_excite(tape, x, w0, b0, w2, b2, Some((skip, alpha))))
+    module.label(|| {
+        if module.net.traced {
+            module.trace(&[x], squeeze_excite(tape, x, w0, b0, w2, b2, None));
+        }
+        squeeze_excite(tape, x, w0, b0, w2, b2, Some((skip, alpha)))
+    })
 }

@@ -26,8 +26,8 @@ enum Centre {
 
 /// The pair: `cell1`, then `cell2` mirrored, on `z` of `[n, h, w, l]`.
 pub fn paired_cell(module: &Module<'_, '_>, z: Var) -> Var {
-    let z = cell(&module.sub("cell1"), z, false);
-    cell(&module.sub("cell2"), z, true)
+    let middle = cell(&module.sub("cell1"), z, false);
+    module.trace(&[z], cell(&module.sub("cell2"), middle, true))
 }
 
 /// `z - m(z)` with `m` an autoregressive network.
@@ -57,7 +57,7 @@ pub fn cell(module: &Module<'_, '_>, z: Var, mirror: bool) -> Var {
         mirror,
         Some(0.1f64.ln()),
     );
-    module.label(|| sub(tape, z, shift))
+    module.trace(&[z], module.label(|| sub(tape, z, shift)))
 }
 
 /// A weight-normed masked convolution; with `bias_shift` it has a bias and its gain starts lower by that logarithm.

@@ -38,6 +38,8 @@ pub struct Net<'t> {
     pub mode: Mode,
     /// Whether weight-normed layers that ask for it set themselves from the data of this one run.
     pub data_init: bool,
+    /// Whether the inputs and results of its parts are kept for comparison.
+    pub traced: bool,
     prefix: String,
     table: RefCell<Table>,
 }
@@ -51,6 +53,8 @@ struct Table {
     effective: Vec<(String, Var)>,
     /// Scales of all batch norms, in order of first use.
     gammas: Vec<Var>,
+    /// Inputs and results of parts, if the network is traced.
+    traces: Vec<(String, Var)>,
 }
 
 impl<'t> Net<'t> {
@@ -60,6 +64,7 @@ impl<'t> Net<'t> {
             tape,
             mode,
             data_init: false,
+            traced: false,
             prefix: prefix.to_owned(),
             table: RefCell::default(),
         }
@@ -69,6 +74,17 @@ impl<'t> Net<'t> {
     pub fn with_data_init(mut self) -> Self {
         self.data_init = true;
         self
+    }
+
+    /// The same with the inputs and results of its parts kept under their names; to be read with [`Net::traces`].
+    pub fn with_traces(mut self) -> Self {
+        self.traced = true;
+        self
+    }
+
+    /// What a traced network kept: `in<j>.<part>` and `out.<part>`.
+    pub fn traces(&self) -> Vec<(String, Var)> {
+        self.table.borrow().traces.clone()
     }
 
     /// The top of the tree of names.
@@ -144,6 +160,18 @@ impl<'n, 't> Module<'n, 't> {
     /// Records under this place's label.
     pub fn label<R>(&self, body: impl FnOnce() -> R) -> R {
         self.tape().scope(&self.path, body)
+    }
+
+    /// Keeps what this place read and made, if the network is traced; returns the result.
+    pub fn trace(&self, inputs: &[Var], result: Var) -> Var {
+        if self.net.traced {
+            let traces = &mut self.net.table.borrow_mut().traces;
+            for (j, input) in inputs.iter().enumerate() {
+                traces.push((format!("in{j}.{}", self.path), *input));
+            }
+            traces.push((format!("out.{}", self.path), result));
+        }
+        result
     }
 
     /// A parameter or statistic of this place, declared at first use.

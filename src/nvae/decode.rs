@@ -88,9 +88,11 @@ pub(super) fn add_prior_features(model: &Nvae, net: &Net<'_>, n: usize) -> Var {
 
 /// The prior of group `index >= 1`: ELU, then a 1x1 convolution to mu and log_sigma.
 pub(super) fn dec_sampler(model: &Nvae, net: &Net<'_>, index: usize, s: Var) -> Var {
-    let place = net.root().sub("dec_sampler").sub(index - 1).sub(1);
+    let sampler = net.root().sub("dec_sampler").sub(index - 1);
+    let place = sampler.sub(1);
     let h = place.label(|| unary(net.tape, Function::Elu, s));
-    place.conv(h, Conv::same(2 * model.config.num_latent_per_group, 1))
+    let width = 2 * model.config.num_latent_per_group;
+    sampler.trace(&[s], place.conv(h, Conv::same(width, 1)))
 }
 
 /// `conv1x1([x_dec, z])`, features first.
@@ -98,7 +100,8 @@ pub(super) fn decoder_combiner(module: &Module<'_, '_>, s: Var, z: Var) -> Var {
     let tape = module.tape();
     let width = tape.shape(s).last();
     let joined = module.label(|| concat(tape, &[s, z], 3));
-    module.sub("conv").conv(joined, Conv::same(width, 1))
+    let combined = module.sub("conv").conv(joined, Conv::same(width, 1));
+    module.trace(&[s, z], combined)
 }
 
 /// Post-processing and the last convolution.
@@ -116,5 +119,6 @@ pub(super) fn image_logits(model: &Nvae, net: &Net<'_>, mut s: Var) -> Var {
     }
     let place = root.sub("image_conditional.1");
     let h = place.label(|| unary(tape, Function::Elu, s));
-    place.conv(h, Conv::same(model.logit_channels(), 3))
+    let logits = place.conv(h, Conv::same(model.logit_channels(), 3));
+    root.sub("image_conditional").trace(&[s], logits)
 }

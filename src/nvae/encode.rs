@@ -3,10 +3,12 @@
 use super::Nvae;
 use super::decode::{add_prior_features, dec_sampler, decoder_combiner, image_logits};
 use crate::nn::{Conv, Module, Net, Stride, decoder_cell, encoder_cell, flow, pre_cell};
-use crate::ops::binary::{add, sub, sum_of};
+use crate::ops::binary::{add, combine, sub, sum_of, sum_to};
 use crate::ops::latent;
+use crate::ops::layout::reshape;
 use crate::ops::unary::{Function, affine, unary};
 use crate::ops::{Recorder, Var, fill};
+use crate::tape::Tape;
 
 /// What the forward pass of an image gives.
 #[derive(Clone, Debug)]
@@ -37,10 +39,7 @@ impl Nvae {
         let c = &self.config;
         let groups = self.groups();
         let (top, mut stored) = self.bottom_up(net, x);
-        let top = root.sub("enc0.1").label(|| unary(tape, Function::Elu, top));
-        let width = tape.shape(top).last();
-        let top = root.sub("enc0.1").conv(top, Conv::same(width, 1));
-        let top = root.sub("enc0.1").label(|| unary(tape, Function::Elu, top));
+        let top = root.sub("enc0").trace(&[top], enc0(net, top));
 
         let mut sums = Sums::default();
         let q = self.enc_sampler(net, 0, top);
@@ -90,10 +89,10 @@ impl Nvae {
     fn bottom_up<'n, 't>(&self, net: &'n Net<'t>, x: Var) -> (Var, Vec<Stored<'n, 't>>) {
         let (tape, root) = (net.tape, net.root());
         let c = &self.config;
-        let shifted = root.sub("stem").label(|| affine(tape, x, 2.0, -1.0));
-        let mut s = root
-            .sub("stem")
-            .conv(shifted, Conv::same(c.num_channels_enc, 3));
+        let stem = root.sub("stem");
+        let shifted = stem.label(|| affine(tape, x, 2.0, -1.0));
+        let features = stem.conv(shifted, Conv::same(c.num_channels_enc, 3));
+        let mut s = stem.trace(&[shifted], features);
         let mut number = 0;
         for _ in 0..c.num_preprocess_blocks {
             for cell in 0..c.num_preprocess_cells {
@@ -118,7 +117,7 @@ impl Nvae {
                 }
                 if !(last_scale && group + 1 == groups) {
                     stored.push(Stored {
-                        combiner: place().sub("conv"),
+                        combiner: place(),
                         feature: s,
                     });
                 }
@@ -132,10 +131,8 @@ impl Nvae {
 
     fn enc_sampler(&self, net: &Net<'_>, group: usize, features: Var) -> Var {
         let place = net.root().sub("enc_sampler").sub(group);
-        place.conv(
-            features,
-            Conv::same(2 * self.config.num_latent_per_group, 3),
-        )
+        let width = 2 * self.config.num_latent_per_group;
+        place.trace(&[features], place.conv(features, Conv::same(width, 3)))
     }
 
     /// Draws a group's latent from its posterior, runs its flows, and adds up its densities. Returns the latent.
@@ -146,7 +143,10 @@ impl Nvae {
             let z = self.flows(net, index, z0);
             let log_p = latent::log_prob(tape, p, z, 1.0);
             let (kl, per_channel) = if self.config.num_nf > 0 {
-                (sub(tape, log_q, log_p), latent::kl_per_channel(tape, q, p))
+                let [at_z0, at_z] = [(q, z0), (p, z)].map(|(d, z)| channel_density(tape, d, z));
+                let n = tape.shape(z)[0] as f64;
+                let per_channel = combine(tape, 1.0 / n, at_z0, -1.0 / n, at_z);
+                (sub(tape, log_q, log_p), per_channel)
             } else {
                 (latent::kl(tape, q, p), latent::kl_per_channel(tape, q, p))
             };
@@ -174,14 +174,33 @@ impl Nvae {
     }
 }
 
+/// The log-density of `z` by latent channel, `[l]`: summed over batch and space.
+fn channel_density(tape: &Tape, params: Var, z: Var) -> Var {
+    let shape = tape.shape(z);
+    let (rows, channels) = (shape.rows(), shape.last());
+    let z = reshape(tape, z, [shape.len(), 1]);
+    let density = latent::log_prob(tape, latent::elementwise(tape, params), z, 1.0);
+    let density = reshape(tape, density, [rows, channels]);
+    let sum = sum_to(tape, density, [1, channels].into());
+    reshape(tape, sum, [channels])
+}
+
 /// `x_enc + conv1x1(x_dec)`.
 fn encoder_combiner(stored: &Stored<'_, '_>, s: Var) -> Var {
     let tape = stored.combiner.tape();
     let width = tape.shape(stored.feature).last();
-    let from_decoder = stored.combiner.conv(s, Conv::same(width, 1));
-    stored
-        .combiner
-        .label(|| add(tape, stored.feature, from_decoder))
+    let place = &stored.combiner;
+    let from_decoder = place.sub("conv").conv(s, Conv::same(width, 1));
+    let sum = place.label(|| add(tape, stored.feature, from_decoder));
+    place.trace(&[stored.feature, s], sum)
+}
+
+/// The last layers of the encoder: ELU, 1x1 convolution, ELU.
+fn enc0(net: &Net<'_>, x: Var) -> Var {
+    let place = net.root().sub("enc0.1");
+    let elu = |x: Var| place.label(|| unary(net.tape, Function::Elu, x));
+    let width = net.tape.shape(x).last();
+    elu(place.conv(elu(x), Conv::same(width, 1)))
 }
 
 #[derive(Default)]

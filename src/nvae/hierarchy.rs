@@ -1,6 +1,7 @@
 //! The latent hierarchy: how many groups at which resolution, and the widths of the towers.
 
 use crate::config::{Decoder, Vae};
+use crate::ops::kl_balance::{Alpha, alpha};
 use crate::tensor::Shape;
 
 /// One latent group.
@@ -112,16 +113,7 @@ impl Nvae {
     /// The weights `alpha` of KL balancing per group, top-down (SPEC section 4): larger scales weigh more, by their size
     /// and the number of their groups.
     pub fn kl_alpha(&self) -> Vec<f64> {
-        let mut per_scale = self.groups_per_scale();
-        per_scale.reverse();
-        let mut alpha = Vec::new();
-        for (i, &groups) in per_scale.iter().enumerate() {
-            let weight = 4f64.powi(i as i32) / groups as f64;
-            alpha.extend(std::iter::repeat_n(weight, groups));
-        }
-        let least = alpha.iter().copied().fold(f64::INFINITY, f64::min);
-        alpha.iter_mut().for_each(|a| *a /= least);
-        alpha
+        alpha(Alpha::Square, &self.groups_per_scale())
     }
 }
 

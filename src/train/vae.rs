@@ -8,7 +8,7 @@ use super::schedule::Schedule;
 use super::states::{StateList, save};
 use super::vae_programs::{
     EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, eval_pass,
-    prior_samples, train_step,
+    loss_dimensions, prior_samples, train_step,
 };
 use super::{Ended, TrainError};
 use crate::checkpoint::{Checkpoint, Header};
@@ -226,14 +226,8 @@ impl<'d> VaeTrainer<'d> {
             nelbo: recon + kl,
             recon,
             kl,
-            bpd: (recon + kl) / (std::f64::consts::LN_2 * self.dimensions()),
+            bpd: (recon + kl) / (std::f64::consts::LN_2 * loss_dimensions(&self.model) as f64),
         })
-    }
-
-    /// Values of an image that the likelihood counts: MNIST is padded, and its border does not count.
-    fn dimensions(&self) -> f64 {
-        let side = self.model.size - 2 * super::vae_programs::loss_crop(&self.model);
-        (side * side * self.model.channels) as f64
     }
 
     /// Saves a checkpoint; returns where.

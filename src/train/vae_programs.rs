@@ -40,7 +40,7 @@ pub struct Recorded {
 pub enum NoiseSource {
     /// The counter-based generator, from this stream on, one stream per group and one more for pixels.
     Streams(u32),
-    /// Feeds `eps.<group>` and `eps_x`.
+    /// Feeds `eps.<group>` and `eps_x`, or for a mixture of logistics the uniforms `u_gumbel` and `u`.
     Feeds,
 }
 
@@ -68,12 +68,37 @@ impl NoiseSource {
     }
 }
 
+impl NoiseSource {
+    /// The uniforms that choose a mixture's components and the pixels' values, strictly inside (0, 1).
+    ///
+    /// The published sampler draws them from (1e-5, 1 - 1e-5); so do streams, after those of the latents.
+    fn mixture(self, tape: &Tape, model: &Nvae, n: usize) -> [Var; 2] {
+        let pixels = model.image_shape(n);
+        let components = pixels.with_last(model.config.num_mixture_dec);
+        let draw = |offset: u32, name: &str, shape: Shape| match self {
+            NoiseSource::Streams(first) => {
+                let stream = first + model.groups().len() as u32 + offset;
+                let u = noise::uniform(tape, shape, stream);
+                affine(tape, u, 1.0 - 2e-5, 1e-5)
+            }
+            NoiseSource::Feeds => tape.feed(name, shape),
+        };
+        [draw(0, "u_gumbel", components), draw(1, "u", pixels)]
+    }
+}
+
 /// Pixels at each border of a padded image that the loss leaves out: MNIST is padded from 28 to 32 (SPEC section 3).
 pub fn loss_crop(model: &Nvae) -> usize {
     match (model.config.decoder, model.size) {
         (Decoder::Bernoulli, 32) => 2,
         _ => 0,
     }
+}
+
+/// Values of an image that the loss counts, channels times pixels: what bits per dimension are per.
+pub fn loss_dimensions(model: &Nvae) -> usize {
+    let side = model.size - 2 * loss_crop(model);
+    side * side * model.channels
 }
 
 /// `-log p(x|z)`, `[n]` in nats.
@@ -176,12 +201,12 @@ pub fn train_step(
 }
 
 /// The sum of the largest singular values of all effective weights, and the vectors it keeps.
-pub(super) struct SpectralLoss {
+pub(crate) struct SpectralLoss {
     pub loss: Var,
     pub vectors: Vec<(String, Shape)>,
 }
 
-pub(super) fn spectral_loss(net: &Net<'_>, iterations: usize) -> SpectralLoss {
+pub(crate) fn spectral_loss(net: &Net<'_>, iterations: usize) -> SpectralLoss {
     let tape = net.tape;
     let mut vectors = Vec::new();
     let (mut weights, mut starts) = (Vec::new(), Vec::new());
@@ -231,8 +256,8 @@ pub fn eval_pass(model: &Nvae, bits: u32, n: usize, source: NoiseSource) -> Reco
     recorded(net.params(), tape)
 }
 
-/// Samples of the VAE from its prior. Outputs: `logits`, and for the Normal and Bernoulli decoders `image`, the mean of the
-/// output distribution in `[0, 1]`; for the Normal one also `sample`, with pixel noise. In training mode batch norm follows the
+/// Samples of the VAE from its prior. Outputs: `logits`; `image`, the mean of the output distribution in `[0, 1]`; for the Normal
+/// decoder and the mixture of logistics also `sample`, a draw from that distribution. In training mode batch norm follows the
 /// batch and the running statistics move: the re-estimation of SPEC section 2.
 pub fn prior_samples(
     model: &Nvae,
@@ -260,7 +285,12 @@ pub fn prior_samples(
             use crate::ops::unary::{Function, unary};
             tape.output("image", unary(&tape, Function::Sigmoid, sampled.logits));
         }
-        Decoder::Dmol => tape.output("image", decoder::dmol_mean(&tape, sampled.logits)),
+        Decoder::Dmol => {
+            let [u_gumbel, u] = source.mixture(&tape, model, n);
+            let sample = decoder::dmol_sample(&tape, sampled.logits, u_gumbel, u, temperature);
+            tape.output("image", decoder::dmol_mean(&tape, sampled.logits));
+            tape.output("sample", sample);
+        }
     }
     recorded(net.params(), tape)
 }

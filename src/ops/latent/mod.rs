@@ -17,6 +17,7 @@ use std::sync::Arc;
 pub(crate) use density::LogProb;
 use gaussian::Law;
 
+use super::layout::{concat, reshape, slice};
 use super::{Op, Recorder, Var, record1};
 
 /// The kernels of this folder.
@@ -55,6 +56,18 @@ pub fn log_prob(r: &dyn Recorder, params: Var, z: Var, temperature: f64) -> Var 
         image: false,
     };
     record1(r, op, &[params, z])
+}
+
+/// Parameters `[n, .., 2 c]` as `[count, 2]`, each element a sample of its own: its densities and samples are those of single
+/// elements, in the order of a tensor `[n, .., c]`.
+pub fn elementwise(r: &dyn Recorder, params: Var) -> Var {
+    let shape = r.shape(params);
+    let (axis, channels) = (shape.rank() - 1, shape.last() / 2);
+    let part = |start: usize| {
+        let part = slice(r, params, axis, start, channels);
+        reshape(r, part, [shape.len() / 2, 1])
+    };
+    concat(r, &[part(0), part(channels)], 1)
 }
 
 /// The analytic divergence of `q` from `p`, summed over each sample: `[n]`.
