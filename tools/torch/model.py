@@ -470,7 +470,7 @@ class EnergyNet(nn.Module):
 
 def load_official(module, tensors, prefix=""):
     """Loads a state dict under the published names; every parameter and running statistic must be there, and nothing else."""
-    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
+    state = {name[len(prefix):]: tensor for name, tensor in tensors.items()
              if name.startswith(prefix) and not name.endswith(".weight_normalized")}
     missing, unexpected = module.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
