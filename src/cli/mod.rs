@@ -52,6 +52,11 @@ enum Command {
     Config(config::Args),
 }
 
+/// The command line, for documentation and for checking examples against it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Reads the command line, does what it says, and tells the exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
