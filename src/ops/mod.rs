@@ -21,6 +21,8 @@ pub mod dwconv;
 mod fusion_tests;
 pub mod layout;
 pub mod linear;
+#[cfg(test)]
+mod machine_tests;
 pub mod mbconv;
 pub mod registry;
 pub mod resample;
