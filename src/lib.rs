@@ -4,9 +4,26 @@
 //! A [`tape::Tape`] records a step once, its planner turns it into a [`program::Plan`] (a list of launches over one arena),
 //! and a [`device::Device`] runs that again and again. Both training stages and sampling are such programs.
 
+pub mod bench;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod demo;
 pub mod device;
+pub mod energy;
+pub mod eval;
+pub mod langevin;
+pub mod nn;
+pub mod nvae;
 pub mod ops;
+pub mod parity;
+pub mod philox;
 pub mod program;
 pub mod real;
+pub mod run;
+#[doc(hidden)]
+pub mod shared;
 pub mod tape;
 pub mod tensor;
+pub mod train;

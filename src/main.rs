@@ -1,2 +1,7 @@
 //! The `vaebm` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vaebm::cli::main()
+}

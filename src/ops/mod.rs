@@ -16,19 +16,32 @@ pub mod activation;
 pub mod batch_norm;
 pub mod binary;
 pub mod conv2d;
+pub mod data_init;
+pub mod decoder;
 pub mod dwconv;
-#[cfg(test)]
-mod fusion_tests;
+pub mod kl_balance;
+pub mod langevin;
+pub mod latent;
 pub mod layout;
 pub mod linear;
-#[cfg(test)]
-mod machine_tests;
+pub mod loss;
 pub mod mbconv;
+pub mod noise;
+pub mod optim;
+pub mod reduce;
 pub mod registry;
 pub mod resample;
+pub mod spectral;
 pub mod squeeze_excite;
+pub mod state;
 pub mod testing;
 pub mod unary;
+pub mod weight_norm;
+
+#[cfg(test)]
+mod fusion_tests;
+#[cfg(test)]
+mod machine_tests;
 
 /// A tensor of a tape that is being recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,329 @@
+//! The checkpoints of a run: names, pointers, and which are kept.
+
+use super::atomic::{remove_unfinished, replace_file, sync_folder};
+use super::error::CheckpointError;
+use super::file::{Header, NamedTensor, write};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which checkpoints stay besides the last and the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest so many (at least one).
+    pub last: usize,
+    /// And every one whose step is a multiple of this; 0 for none.
+    pub every: u64,
+}
+
+/// A folder with the checkpoints of one stage: `vae-000001500.safetensors` and so on, and the pointers `vae.last` and
+/// `vae.best`, small files that hold a checkpoint's name, so that copying the folder keeps them right.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    stage: String,
+    retention: Retention,
+}
+
+impl Store {
+    /// Opens the folder, makes it if there is none, and removes what a crash left unfinished.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or read.
+    pub fn open(folder: &Path, stage: &str, retention: Retention) -> Result<Self, CheckpointError> {
+        fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
+        remove_unfinished(folder).map_err(CheckpointError::io(folder))?;
+        Ok(Self::view(folder, stage, retention))
+    }
+
+    /// Looks at a folder without touching it: for readers beside a running trainer.
+    pub fn view(folder: &Path, stage: &str, retention: Retention) -> Self {
+        Self {
+            folder: folder.into(),
+            stage: stage.into(),
+            retention,
+        }
+    }
+
+    /// Where the checkpoint of that step lies, or would lie.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder
+            .join(format!("{}-{step:09}.safetensors", self.stage))
+    }
+
+    /// Steps of all checkpoints that are there, ascending.
+    ///
+    /// # Errors
+    /// A folder that cannot be read; one that is not there has no checkpoints.
+    pub fn steps(&self) -> Result<BTreeSet<u64>, CheckpointError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(BTreeSet::new());
+            }
+            Err(error) => return Err(CheckpointError::io(&self.folder)(error)),
+        };
+        let mut steps = BTreeSet::new();
+        for entry in entries {
+            let entry = entry.map_err(CheckpointError::io(&self.folder))?;
+            steps.extend(self.step_of(&entry.file_name().to_string_lossy()));
+        }
+        Ok(steps)
+    }
+
+    fn step_of(&self, name: &str) -> Option<u64> {
+        let digits = name
+            .strip_prefix(&self.stage)?
+            .strip_prefix('-')?
+            .strip_suffix(".safetensors")?;
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| digits.parse().ok())?
+    }
+
+    /// Saves a checkpoint, points `last` at it, and removes those that need not be kept. The previous `last` stays
+    /// usable until the new one is durable.
+    ///
+    /// # Errors
+    /// As [`write`]; a header of another stage.
+    pub fn save(
+        &self,
+        header: &Header,
+        tensors: &[NamedTensor<'_>],
+    ) -> Result<PathBuf, CheckpointError> {
+        if header.stage != self.stage {
+            return Err(CheckpointError::Unsaveable(format!(
+                "the header is of stage `{}` and the folder of `{}`",
+                header.stage, self.stage
+            )));
+        }
+        let path = self.path(header.step);
+        write(&path, header, tensors)?;
+        self.point("last", header.step)?;
+        self.prune()?;
+        Ok(path)
+    }
+
+    /// Points `best` at the checkpoint of that step, which from then on is kept.
+    ///
+    /// # Errors
+    /// No such checkpoint; a folder that cannot be written.
+    pub fn mark_best(&self, step: u64) -> Result<(), CheckpointError> {
+        self.point("best", step)?;
+        self.prune()
+    }
+
+    /// The newest checkpoint, if there is any.
+    ///
+    /// # Errors
+    /// A pointer that is damaged or points at nothing.
+    pub fn last(&self) -> Result<Option<PathBuf>, CheckpointError> {
+        match self.pointed("last")? {
+            Some(step) => Ok(Some(self.path(step))),
+            // Killed between the very first checkpoint and its pointer.
+            None => Ok(self.steps()?.last().map(|&step| self.path(step))),
+        }
+    }
+
+    /// The checkpoint with the best validation, if one was marked.
+    ///
+    /// # Errors
+    /// As [`Store::last`].
+    pub fn best(&self) -> Result<Option<PathBuf>, CheckpointError> {
+        Ok(self.pointed("best")?.map(|step| self.path(step)))
+    }
+
+    /// Goes back to the checkpoint of that step: points `last` at it and removes all later ones.
+    ///
+    /// # Errors
+    /// No such checkpoint; a folder that cannot be written.
+    pub fn roll_back(&self, step: u64) -> Result<(), CheckpointError> {
+        self.point("last", step)?;
+        if self.pointed("best")?.is_some_and(|best| best > step) {
+            self.remove(&self.pointer("best"))?;
+        }
+        for later in self.steps()?.into_iter().filter(|&later| later > step) {
+            self.remove(&self.path(later))?;
+        }
+        sync_folder(&self.path(step)).map_err(CheckpointError::io(&self.folder))
+    }
+
+    fn pointer(&self, which: &str) -> PathBuf {
+        self.folder.join(format!("{}.{which}", self.stage))
+    }
+
+    fn point(&self, which: &str, step: u64) -> Result<(), CheckpointError> {
+        let path = self.path(step);
+        if !path.is_file() {
+            return Err(CheckpointError::Unsaveable(format!(
+                "there is no checkpoint {}",
+                path.display()
+            )));
+        }
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+            + "\n";
+        let pointer = self.pointer(which);
+        replace_file(&pointer, name.as_bytes()).map_err(CheckpointError::io(pointer))
+    }
+
+    fn pointed(&self, which: &str) -> Result<Option<u64>, CheckpointError> {
+        let pointer = self.pointer(which);
+        let name = match fs::read_to_string(&pointer) {
+            Ok(name) => name,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(CheckpointError::io(pointer)(error)),
+        };
+        match self.step_of(name.trim()) {
+            Some(step) if self.path(step).is_file() => Ok(Some(step)),
+            _ => Err(CheckpointError::Corrupt {
+                path: pointer,
+                detail: format!(
+                    "it names `{}`, which is not there; name a checkpoint file yourself",
+                    name.trim()
+                ),
+            }),
+        }
+    }
+
+    fn prune(&self) -> Result<(), CheckpointError> {
+        let steps = self.steps()?;
+        let newest: BTreeSet<u64> = steps
+            .iter()
+            .rev()
+            .take(self.retention.last.max(1))
+            .copied()
+            .collect();
+        let pointed = [self.pointed("last")?, self.pointed("best")?];
+        for &step in &steps {
+            let multiple = self.retention.every > 0 && step.is_multiple_of(self.retention.every);
+            if !newest.contains(&step) && !multiple && !pointed.contains(&Some(step)) {
+                self.remove(&self.path(step))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), CheckpointError> {
+        fs::remove_file(path).map_err(CheckpointError::io(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use std::collections::BTreeMap;
+
+    fn header(step: u64) -> Header {
+        Header {
+            stage: "vae".into(),
+            step,
+            epoch: 0,
+            seed: 1,
+            config: String::new(),
+            ints: BTreeMap::new(),
+            floats: BTreeMap::new(),
+        }
+    }
+
+    fn save(store: &Store, step: u64) {
+        let data = [step as f32];
+        store
+            .save(
+                &header(step),
+                &[NamedTensor {
+                    name: "w",
+                    shape: &[1],
+                    data: &data,
+                }],
+            )
+            .unwrap();
+    }
+
+    fn kept(store: &Store) -> Vec<u64> {
+        store.steps().unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn the_last_ones_every_kth_and_the_best_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), "vae", Retention { last: 2, every: 40 }).unwrap();
+        assert_eq!(store.last().unwrap(), None);
+        for step in (10..=100).step_by(10) {
+            save(&store, step);
+            if step == 30 {
+                store.mark_best(step).unwrap();
+            }
+        }
+        assert_eq!(kept(&store), [30, 40, 80, 90, 100]);
+        assert_eq!(store.last().unwrap(), Some(store.path(100)));
+        assert_eq!(store.best().unwrap(), Some(store.path(30)));
+        store.mark_best(90).unwrap();
+        assert_eq!(kept(&store), [40, 80, 90, 100]);
+    }
+
+    #[test]
+    fn rolling_back_removes_what_came_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), "vae", Retention { last: 9, every: 0 }).unwrap();
+        for step in [1, 2, 3] {
+            save(&store, step);
+        }
+        store.mark_best(3).unwrap();
+        store.roll_back(2).unwrap();
+        assert_eq!((kept(&store), store.best().unwrap()), (vec![1, 2], None));
+        assert_eq!(store.last().unwrap(), Some(store.path(2)));
+        assert!(store.roll_back(7).is_err());
+    }
+
+    #[test]
+    fn leftovers_go_and_strangers_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), "vae", Retention { last: 2, every: 0 }).unwrap();
+        save(&store, 5);
+        for name in [
+            ".unfinished-vae-000000006.safetensors",
+            "ebm-000000009.safetensors",
+            "vae-notes.safetensors",
+        ] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let store = Store::open(folder.path(), "vae", Retention { last: 2, every: 0 }).unwrap();
+        assert!(
+            !folder
+                .path()
+                .join(".unfinished-vae-000000006.safetensors")
+                .exists()
+        );
+        assert_eq!(kept(&store), [5]);
+        for step in 6..9 {
+            save(&store, step);
+        }
+        assert!(folder.path().join("ebm-000000009.safetensors").exists());
+        assert!(folder.path().join("vae-notes.safetensors").exists());
+        let last = Checkpoint::open(&store.last().unwrap().unwrap()).unwrap();
+        assert_eq!(last.header().step, 8);
+    }
+
+    #[test]
+    fn a_pointer_to_nothing_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), "vae", Retention { last: 2, every: 0 }).unwrap();
+        save(&store, 5);
+        for text in ["vae-000000099.safetensors\n", "../../etc/passwd", ""] {
+            fs::write(folder.path().join("vae.last"), text).unwrap();
+            assert!(
+                store.last().unwrap_err().to_string().contains("vae.last"),
+                "{text}"
+            );
+        }
+        // Killed before the first pointer was written: the newest file counts.
+        fs::remove_file(folder.path().join("vae.last")).unwrap();
+        assert_eq!(store.last().unwrap(), Some(store.path(5)));
+    }
+}

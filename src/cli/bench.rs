@@ -1,0 +1,192 @@
+//! `vaebm bench`: how fast this machine is.
+
+use super::overrides::{Overrides, Scope};
+use super::source::Source;
+use crate::bench;
+use crate::checkpoint::Checkpoint;
+use crate::config::schema::Section;
+use crate::config::{ConfigError, Ebm, Run, Stage, Vae};
+use crate::device;
+use crate::run::RunFolder;
+use std::path::PathBuf;
+
+#[derive(Debug)]
+pub(super) struct Benched;
+
+impl Scope for Benched {
+    const SECTIONS: &'static [Section] = &[Vae::SECTION, Ebm::SECTION, Run::SECTION];
+    const WITHOUT: &'static [(&'static str, &'static str)] = &[
+        ("run", "preset"),
+        ("run", "out"),
+        ("run", "keep_last"),
+        ("run", "keep_every"),
+    ];
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum What {
+    /// One Langevin step of a batch of chains.
+    Langevin,
+    /// One training step of the VAE.
+    Stage1,
+}
+
+impl From<What> for bench::What {
+    fn from(what: What) -> Self {
+        match what {
+            What::Langevin => bench::What::Langevin,
+            What::Stage1 => bench::What::Stage1,
+        }
+    }
+}
+
+/// Measure chain-steps/s of the Langevin step and steps/s of stage 1.
+///
+/// Examples:
+///   vaebm bench toy
+///   vaebm bench --config my.toml --batch 16 --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Images per step.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    batch: u32,
+    /// Print the figures as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// What to time; several are separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["langevin", "stage1"], value_name = "WHAT")]
+    what: Vec<What>,
+    /// Seconds to spend on each.
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
+    seconds: f64,
+    /// Run folder or stage-2 checkpoint whose weights to use (default: random ones from the seed).
+    #[arg(long, value_name = "RUN")]
+    weights: Option<PathBuf>,
+    /// Print where a step's time goes, by kernel.
+    #[arg(long)]
+    profile: bool,
+    /// Measure on request: reads `langevin S` and `stage1 S` from standard input, answers with JSON lines.
+    #[arg(long, conflicts_with = "json")]
+    interactive: bool,
+    /// Instead of measuring, write a short chain with all its inputs to this folder, for checking another implementation.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "interactive"])]
+    dump: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Overrides<Benched>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86400.0 => Ok(seconds),
+        _ => Err("it must be a number above 0 and at most 86400".into()),
+    }
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let config = args.source.resolve(&args.flags)?;
+    if let Some(missing) = config.unsupported() {
+        return Err(ConfigError::Unsupported(missing).into());
+    }
+    let weights = match &args.weights {
+        Some(run) => Some(Checkpoint::open(&RunFolder::checkpoint_at(
+            run,
+            Stage::Ebm,
+        )?)?),
+        None => None,
+    };
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let batch = args.batch as usize;
+    if let Some(folder) = &args.dump {
+        let path = bench::dump(&config, &mut *device, batch, weights.as_ref(), folder)?;
+        println!("{}", path.display());
+        return Ok(());
+    }
+    let mut bench = bench::Bench::new(&config, &mut *device, batch, weights.as_ref())?;
+    if args.interactive {
+        return interactive(&mut bench);
+    }
+    if args.profile {
+        for what in &args.what {
+            let what = bench::What::from(*what);
+            println!(
+                "{:<28}{:>9}{:>11}{:>11}{:>11}",
+                format!("{what:?}"),
+                "launches",
+                "ms",
+                "GFLOP",
+                "GFLOP/s"
+            );
+            for k in bench.profile(what)? {
+                let rate = k.gflop / k.ms * 1e3;
+                println!(
+                    "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}",
+                    k.kernel, k.launches, k.ms, k.gflop
+                );
+            }
+        }
+        return Ok(());
+    }
+    let mut report = serde_json::Map::new();
+    for what in &args.what {
+        let what = bench::What::from(*what);
+        let figures = bench.figures(what, args.seconds)?;
+        if args.json {
+            let name = serde_json::to_value(what)?;
+            report.insert(
+                name.as_str().unwrap_or_default().to_owned(),
+                serde_json::to_value(&figures)?,
+            );
+        } else {
+            println!("{}", line(what, &figures));
+        }
+    }
+    if args.json {
+        report.insert("device".into(), bench.device_name().into());
+        report.insert("threads".into(), rayon::current_num_threads().into());
+        report.insert("batch".into(), batch.into());
+        report.insert("preset".into(), config.run.preset.as_str().into());
+        println!("{}", serde_json::Value::Object(report));
+    }
+    Ok(())
+}
+
+fn line(what: bench::What, f: &bench::Figures) -> String {
+    let (name, unit) = match what {
+        bench::What::Langevin => ("Langevin step", "chain-steps/s"),
+        bench::What::Stage1 => ("stage-1 step", "images/s"),
+    };
+    format!(
+        "{name:<14} {:>9.3} ms (10%: {:.3}, 90%: {:.3})  {:>9.1} {unit}  {:.1} GFLOP/s  {:.1} MiB planned",
+        f.ms_median,
+        f.ms_q10,
+        f.ms_q90,
+        f.items_per_s,
+        f.gflop_per_s,
+        f.plan_bytes as f64 / (1 << 20) as f64
+    )
+}
+
+/// Measures when told to, so that a script can take turns with another implementation: reads `langevin S` or `stage1 S` (seconds) and
+/// answers each with one JSON line; `quit` or the end of input ends it.
+fn interactive(bench: &mut bench::Bench<'_>) -> anyhow::Result<()> {
+    println!("{}", serde_json::json!({ "ready": true }));
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let what = match words.first() {
+            None => continue,
+            Some(&"quit") => break,
+            Some(&"langevin") => bench::What::Langevin,
+            Some(&"stage1") => bench::What::Stage1,
+            Some(other) => anyhow::bail!("`{other}` is none of langevin, stage1, quit"),
+        };
+        let given = words.get(1).copied().unwrap_or("1");
+        let seconds = seconds(given).map_err(|e| anyhow::anyhow!("`{given}` seconds: {e}"))?;
+        println!("{}", serde_json::to_string(&bench.slot(what, seconds)?)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `vaebm demo`: both stages on built-in images, with a report.
+
+use super::console::Console;
+use super::overrides::{Overrides, Scope};
+use super::progress::ProgressKind;
+use crate::config::schema::Section;
+use crate::config::{Config, Resolver, Run};
+use crate::{demo, device};
+
+#[derive(Debug)]
+pub(super) struct Demonstrated;
+
+impl Scope for Demonstrated {
+    const SECTIONS: &'static [Section] = &[Run::SECTION];
+    const WITHOUT: &'static [(&'static str, &'static str)] = &[
+        ("run", "preset"),
+        ("run", "keep_last"),
+        ("run", "keep_every"),
+    ];
+}
+
+/// Train both stages on built-in images and report what came of it.
+///
+/// The images are stacked glyphs: three glyphs of ten classes, one in each colour channel, 1,000 modes known by
+/// construction. The folder (default runs/demo) gets pictures of data, VAE samples, VAEBM samples and one chain's path,
+/// and a report with the figures of all three.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: Overrides<Demonstrated>,
+}
+
+pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
+    let mut base = Config::preset("glyphs")?;
+    base.run.out = "runs/demo".into();
+    let config = Resolver::new(&base)?
+        .overlay(args.flags.layer()?)?
+        .finish()?;
+    demonstrate(&config, Console::new(progress)?)
+}
+
+fn demonstrate(config: &Config, mut with: Console) -> anyhow::Result<()> {
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let Some(outcome) = demo::run(config, &mut *device, &mut *with.progress, &with.stop)? else {
+        println!(
+            "stopped; what was trained is in {}",
+            config.run.out.display()
+        );
+        return Ok(());
+    };
+    println!("{}", outcome.report.text());
+    println!("picture: {}", outcome.picture_path.display());
+    println!("report:  {}", outcome.report_path.display());
+    Ok(())
+}

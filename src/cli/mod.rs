@@ -1,0 +1,112 @@
+//! The command line: every subcommand parses, resolves a configuration, calls the library and prints.
+//!
+//! Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage
+//! (flags, configuration), 130 interrupted twice.
+
+mod bench;
+mod config;
+mod console;
+mod demo;
+mod doctor;
+mod overrides;
+mod progress;
+mod sample;
+mod source;
+mod train;
+mod train_ebm;
+mod train_vae;
+
+pub use progress::{ProgressKind, reporter};
+
+use crate::config::ConfigError;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Train and sample VAEBMs: a hierarchical VAE times an energy network on images.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vaebm",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
+#[command(
+    after_help = "Start with `vaebm demo`: in minutes it trains both stages on built-in images and shows what \
+                        came of it."
+)]
+struct Cli {
+    /// How to tell what is going on, on standard error.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "KIND")]
+    progress: ProgressKind,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Train(train::Args),
+    Sample(sample::Args),
+    Bench(bench::Args),
+    Doctor(doctor::Args),
+    Config(config::Args),
+}
+
+/// Reads the command line, does what it says, and tells the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap as well; it knows which stream and code belong to them.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // With the output closed there is nobody left to tell.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = matches!(
+                error.downcast_ref::<ConfigError>(),
+                Some(
+                    ConfigError::Read { .. }
+                        | ConfigError::Syntax { .. }
+                        | ConfigError::UnknownKey { .. }
+                        | ConfigError::WrongKind { .. }
+                        | ConfigError::Preset { .. }
+                        | ConfigError::Missing(_)
+                        | ConfigError::Invalid(_)
+                )
+            );
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let progress = cli.progress;
+    match cli.command {
+        Command::Demo(args) => demo::run(args, progress),
+        Command::Train(args) => train::run(args, progress),
+        Command::Sample(args) => sample::run(args, progress),
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Config(args) => config::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
+
+#[cfg(test)]
+mod resolve_tests;

@@ -1,0 +1,445 @@
+//! Checks that a configuration makes sense: ranges, shapes that must divide, choices that exclude each other.
+
+use super::{Arch, Config, ConfigError, DataSet, Decoder, Precision};
+
+/// What is about to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Training the VAE.
+    Vae,
+    /// Training the energy network.
+    Ebm,
+}
+
+impl Stage {
+    /// The name that checkpoints and metrics carry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Ebm => "ebm",
+        }
+    }
+}
+
+/// Where to compute, read from `run.device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of that index.
+    Cuda(u16),
+}
+
+impl super::Run {
+    /// The device asked for; `None` for a text that names none, which validation refuses.
+    pub fn device_choice(&self) -> Option<DeviceChoice> {
+        match self.device.as_str() {
+            "auto" => Some(DeviceChoice::Auto),
+            "cpu" => Some(DeviceChoice::Cpu),
+            "cuda" => Some(DeviceChoice::Cuda(0)),
+            other => other
+                .strip_prefix("cuda:")?
+                .parse()
+                .ok()
+                .map(DeviceChoice::Cuda),
+        }
+    }
+}
+
+/// Largest image side; beyond it shapes overflow long before memory suffices.
+const MAX_SIDE: usize = 4096;
+/// Largest width, count of cells and the like.
+const MAX_WIDTH: usize = 1 << 14;
+
+/// Collects problems so that all are told at once.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn unless(&mut self, good: bool, problem: impl FnOnce() -> String) {
+        if !good {
+            self.0.push(problem());
+        }
+    }
+
+    fn count(&mut self, key: &str, value: usize, least: usize, most: usize) {
+        self.unless((least..=most).contains(&value), || {
+            format!("{key} = {value} is out of range ({least} to {most})")
+        });
+    }
+
+    fn real(&mut self, key: &str, value: f64, least: f64, most: f64) {
+        // NaN fails the comparison.
+        self.unless(value >= least && value <= most, || {
+            format!("{key} = {value} is out of range ({least} to {most})")
+        });
+    }
+
+    fn positive(&mut self, key: &str, value: f64) {
+        self.unless(value > 0.0 && value.is_finite(), || {
+            format!("{key} = {value} must be a finite number above 0")
+        });
+    }
+
+    fn at_least_one(&mut self, key: &str, value: u64) {
+        self.unless(value >= 1, || format!("{key} = 0 must be at least 1"));
+    }
+}
+
+impl Config {
+    /// Checks every range and every relation between keys.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all problems.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut problems = Problems::default();
+        self.check_run(&mut problems);
+        self.check_data(&mut problems);
+        self.check_vae(&mut problems);
+        self.check_train_vae(&mut problems);
+        self.check_ebm(&mut problems);
+        self.check_sample(&mut problems);
+        if problems.0.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(problems.0))
+        }
+    }
+
+    /// Checks what a stage needs beyond a valid configuration: that this build has its parts and that the data has
+    /// a place.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unsupported`], [`ConfigError::Invalid`].
+    pub fn check_stage(&self, stage: Stage) -> Result<(), ConfigError> {
+        if let Some(parts) = self.unsupported() {
+            return Err(ConfigError::Unsupported(parts));
+        }
+        let mut problems = Problems::default();
+        let built_in = matches!(self.data.dataset, DataSet::Glyphs | DataSet::StackedGlyphs);
+        problems.unless(built_in || self.data.path.is_some(), || {
+            format!(
+                "data.dataset = {} needs files: give their folder with --data or data.path",
+                self.data.dataset
+            )
+        });
+        if stage == Stage::Ebm {
+            problems.unless(self.vae.decoder == Decoder::Normal, || {
+                format!(
+                    "stage 2 needs vae.decoder = normal, and this VAE has {}",
+                    self.vae.decoder
+                )
+            });
+            let halvings = self.ebm.network.halvings();
+            problems.unless(self.data.size.is_multiple_of(1 << halvings), || {
+                format!(
+                    "ebm.network = {} halves its input {halvings} times, so data.size = {} must be a multiple of {}",
+                    self.ebm.network,
+                    self.data.size,
+                    1 << halvings
+                )
+            });
+        }
+        if problems.0.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(problems.0))
+        }
+    }
+
+    /// Names the parts of the model that this configuration asks for and this build does not have.
+    pub fn unsupported(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        if self.vae.num_nf > 0 {
+            parts.push(format!(
+                "normalising flows (vae.num_nf = {}; 0 goes without)",
+                self.vae.num_nf
+            ));
+        }
+        if self.vae.decoder == Decoder::Dmol {
+            parts.push("the logistic-mixture decoder (vae.decoder = dmol; normal is there)".into());
+        }
+        if self.vae.arch_instance != Arch::ResMbconv {
+            parts.push(format!(
+                "cells of vae.arch_instance = {} (res_mbconv is there)",
+                self.vae.arch_instance
+            ));
+        }
+        if self.vae.groups_per_scale().iter().sum::<usize>() == 1 {
+            parts.push(
+                "the one-group VAE (one latent scale of one group; two groups are there)".into(),
+            );
+        }
+        if self.data.num_x_bits != 8 {
+            parts.push(format!(
+                "data.num_x_bits = {} (8 is there)",
+                self.data.num_x_bits
+            ));
+        }
+        (!parts.is_empty()).then(|| format!("this build does not have {}", parts.join("; nor ")))
+    }
+
+    fn check_run(&self, problems: &mut Problems) {
+        let run = &self.run;
+        problems.unless(run.device_choice().is_some(), || {
+            format!(
+                "run.device = \"{}\" must be auto, cpu, cuda or cuda:N",
+                run.device
+            )
+        });
+        problems.unless(
+            run.device != "cpu" || run.precision == Precision::F32,
+            || {
+                format!(
+                    "run.precision = {} needs a GPU; the cpu device computes in f32",
+                    run.precision
+                )
+            },
+        );
+        problems.unless(i64::try_from(run.seed).is_ok(), || {
+            format!(
+                "run.seed = {} is out of range (0 to {})",
+                run.seed,
+                i64::MAX
+            )
+        });
+        problems.count("run.threads", run.threads, 0, 4096);
+        problems.count("run.keep_last", run.keep_last, 1, 1_000_000);
+        problems.unless(!run.out.as_os_str().is_empty(), || {
+            "run.out is empty: name the run folder".into()
+        });
+    }
+
+    fn check_data(&self, problems: &mut Problems) {
+        let data = &self.data;
+        problems.count("data.size", data.size, 4, MAX_SIDE);
+        problems.unless([1, 3].contains(&data.channels), || {
+            format!("data.channels = {} must be 1 or 3", data.channels)
+        });
+        problems.count("data.num_x_bits", data.num_x_bits as usize, 1, 8);
+        let fixed = match data.dataset {
+            DataSet::Mnist | DataSet::FashionMnist | DataSet::Glyphs => Some(1),
+            DataSet::StackedMnist | DataSet::StackedGlyphs | DataSet::Cifar10 => Some(3),
+            DataSet::Images => None,
+        };
+        if let Some(channels) = fixed {
+            problems.unless(data.channels == channels, || {
+                format!(
+                    "data.dataset = {} has {channels} channel(s), not data.channels = {}",
+                    data.dataset, data.channels
+                )
+            });
+        }
+        problems.unless(!data.binarize || data.channels == 1, || {
+            "data.binarize is for one-channel images".into()
+        });
+    }
+
+    fn check_vae(&self, problems: &mut Problems) {
+        let vae = &self.vae;
+        problems.count("vae.num_latent_scales", vae.num_latent_scales, 1, 10);
+        problems.count(
+            "vae.num_groups_per_scale",
+            vae.num_groups_per_scale,
+            1,
+            1000,
+        );
+        problems.count(
+            "vae.num_latent_per_group",
+            vae.num_latent_per_group,
+            1,
+            MAX_WIDTH,
+        );
+        problems.count(
+            "vae.min_groups_per_scale",
+            vae.min_groups_per_scale,
+            1,
+            1000,
+        );
+        problems.count("vae.num_channels_enc", vae.num_channels_enc, 4, MAX_WIDTH);
+        problems.count("vae.num_channels_dec", vae.num_channels_dec, 4, MAX_WIDTH);
+        problems.count(
+            "vae.num_preprocess_blocks",
+            vae.num_preprocess_blocks,
+            0,
+            10,
+        );
+        problems.count(
+            "vae.num_postprocess_blocks",
+            vae.num_postprocess_blocks,
+            0,
+            10,
+        );
+        problems.count("vae.num_preprocess_cells", vae.num_preprocess_cells, 1, 100);
+        problems.count(
+            "vae.num_postprocess_cells",
+            vae.num_postprocess_cells,
+            1,
+            100,
+        );
+        problems.count(
+            "vae.num_cell_per_cond_enc",
+            vae.num_cell_per_cond_enc,
+            1,
+            100,
+        );
+        problems.count(
+            "vae.num_cell_per_cond_dec",
+            vae.num_cell_per_cond_dec,
+            1,
+            100,
+        );
+        problems.count("vae.num_nf", vae.num_nf, 0, 100);
+        problems.count("vae.num_mixture_dec", vae.num_mixture_dec, 1, 1000);
+        problems.unless(vae.num_preprocess_blocks == vae.num_postprocess_blocks, || {
+            format!(
+                "vae.num_preprocess_blocks = {} and vae.num_postprocess_blocks = {} must be equal: one halves what the \
+                 other doubles",
+                vae.num_preprocess_blocks, vae.num_postprocess_blocks
+            )
+        });
+        let halvings = vae.num_preprocess_blocks + vae.num_latent_scales.max(1) - 1;
+        if halvings <= 20 {
+            let factor = 1usize << halvings;
+            problems.unless(self.data.size.is_multiple_of(factor), || {
+                format!(
+                    "data.size = {} must be a multiple of {factor}: {} pre-processing block(s) and {} latent scale(s) \
+                     halve it {halvings} time(s)",
+                    self.data.size, vae.num_preprocess_blocks, vae.num_latent_scales
+                )
+            });
+        }
+        match vae.decoder {
+            Decoder::Normal | Decoder::Bernoulli => {
+                problems.unless(vae.num_mixture_dec == 1, || {
+                    format!(
+                        "vae.num_mixture_dec = {} needs vae.decoder = dmol; {} has one component",
+                        vae.num_mixture_dec, vae.decoder
+                    )
+                });
+                problems.unless(vae.decoder == Decoder::Normal || self.data.channels == 1, || {
+                    "vae.decoder = bernoulli is for one-channel images; RGB takes normal or dmol".into()
+                });
+            }
+            Decoder::Dmol => problems.unless(self.data.channels == 3, || {
+                "vae.decoder = dmol is for RGB images; one channel takes normal or bernoulli".into()
+            }),
+        }
+    }
+
+    fn check_train_vae(&self, problems: &mut Problems) {
+        let train = &self.train_vae;
+        problems.count("train_vae.epochs", train.epochs, 1, 10_000_000);
+        problems.count("train_vae.batch_size", train.batch_size, 1, 1 << 20);
+        problems.unless(train.steps != Some(0), || {
+            "train_vae.steps = 0 must be at least 1".into()
+        });
+        problems.unless(
+            train.steps.is_some() || train.warmup_epochs < train.epochs,
+            || {
+                format!(
+                    "train_vae.warmup_epochs = {} must be below train_vae.epochs = {}",
+                    train.warmup_epochs, train.epochs
+                )
+            },
+        );
+        problems.positive("train_vae.learning_rate", train.learning_rate);
+        problems.real(
+            "train_vae.learning_rate_min",
+            train.learning_rate_min,
+            0.0,
+            train.learning_rate,
+        );
+        problems.real("train_vae.weight_decay", train.weight_decay, 0.0, 1e6);
+        problems.real(
+            "train_vae.weight_decay_norm",
+            train.weight_decay_norm,
+            0.0,
+            1e6,
+        );
+        if train.weight_decay_norm_anneal {
+            // The annealing runs in logarithms.
+            problems.positive("train_vae.weight_decay_norm", train.weight_decay_norm);
+            problems.positive(
+                "train_vae.weight_decay_norm_init",
+                train.weight_decay_norm_init,
+            );
+        }
+        problems.real(
+            "train_vae.kl_anneal_portion",
+            train.kl_anneal_portion,
+            f64::MIN_POSITIVE,
+            1.0,
+        );
+        problems.real(
+            "train_vae.kl_const_portion",
+            train.kl_const_portion,
+            0.0,
+            1.0,
+        );
+        problems.real("train_vae.kl_const_coeff", train.kl_const_coeff, 0.0, 1.0);
+        problems.at_least_one("train_vae.eval_every", train.eval_every);
+        problems.at_least_one("train_vae.save_every", train.save_every);
+        problems.at_least_one("train_vae.sample_every", train.sample_every);
+        problems.at_least_one("train_vae.log_every", train.log_every);
+    }
+
+    fn check_ebm(&self, problems: &mut Problems) {
+        problems.count("ebm.n_channel", self.ebm.n_channel, 1, MAX_WIDTH);
+        problems.count("ebm.data_init_batches", self.ebm.data_init_batches, 1, 1000);
+        let train = &self.train_ebm;
+        problems.positive("train_ebm.lr", train.lr);
+        problems.real("train_ebm.wd", train.wd, 0.0, 1e6);
+        problems.count("train_ebm.batch_size", train.batch_size, 1, 1 << 20);
+        problems.count("train_ebm.num_steps", train.num_steps, 1, 1_000_000);
+        problems.positive("train_ebm.step_size", train.step_size);
+        problems.real("train_ebm.alpha_s", train.alpha_s, 0.0, 1e6);
+        problems.real("train_ebm.max_p", train.max_p, 0.0, 1.0);
+        problems.at_least_one("train_ebm.total_iter", train.total_iter);
+        problems.at_least_one("train_ebm.anneal_step", train.anneal_step);
+        problems.at_least_one("train_ebm.save_every", train.save_every);
+        problems.at_least_one("train_ebm.sample_every", train.sample_every);
+        problems.at_least_one("train_ebm.log_every", train.log_every);
+        problems.unless(
+            !train.use_buffer || train.buffer_size >= train.batch_size,
+            || {
+                format!(
+                    "train_ebm.buffer_size = {} must hold at least one batch ({})",
+                    train.buffer_size, train.batch_size
+                )
+            },
+        );
+        problems.count(
+            "train_ebm.buffer_size",
+            train.buffer_size,
+            1,
+            u32::MAX as usize / 2,
+        );
+    }
+
+    fn check_sample(&self, problems: &mut Problems) {
+        let sample = &self.sample;
+        problems.count("sample.num_samples", sample.num_samples, 1, 1 << 30);
+        problems.count("sample.batch_size", sample.batch_size, 1, 1 << 20);
+        problems.count("sample.num_steps", sample.num_steps, 0, 10_000_000);
+        problems.positive("sample.step_size", sample.step_size);
+        problems.positive("sample.temperature", sample.temperature);
+    }
+}
+
+impl super::Vae {
+    /// Latent groups of every scale, the highest resolution first (SPEC section 2).
+    pub fn groups_per_scale(&self) -> Vec<usize> {
+        let mut groups = self.num_groups_per_scale;
+        (0..self.num_latent_scales)
+            .map(|scale| {
+                if scale > 0 && self.ada_groups {
+                    groups = self.min_groups_per_scale.max(groups / 2);
+                }
+                groups
+            })
+            .collect()
+    }
+}

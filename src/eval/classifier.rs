@@ -1,0 +1,311 @@
+//! A small convolutional classifier: labels for mode coverage, features for distances.
+//!
+//! `conv 3x3 -> swish -> pool`, twice, then `conv 3x3 -> swish`, the mean over space (the features), and one linear head per
+//! label part: stacked sets have three labels of ten classes, one per colour channel.
+
+use std::sync::Arc;
+
+use crate::data::{Dataset, ImageShape, read_f32, shuffled};
+use crate::device::{Device, ProgramId};
+use crate::nn::params::initialise;
+use crate::nn::{Conv, Mode, Net};
+use crate::ops::binary::sum_to;
+use crate::ops::layout::reshape;
+use crate::ops::loss::{softmax, softmax_cross_entropy};
+use crate::ops::optim::{AdamSettings, adam_clip};
+use crate::ops::reduce::mean;
+use crate::ops::resample::avg_pool2;
+use crate::ops::unary::{affine, swish};
+use crate::ops::{Recorder, Var};
+use crate::program::Noise;
+use crate::tape::Tape;
+use crate::tensor::Shape;
+use crate::train::TrainError;
+
+const PREFIX: &str = "classifier";
+/// Channels of the three convolutions; the last is the number of features.
+const WIDTHS: [usize; 3] = [24, 48, 96];
+/// Images per step, and per pass of [`Classifier::apply`].
+const BATCH: usize = 64;
+
+/// How a classifier is trained.
+#[derive(Clone, Copy, Debug)]
+pub struct Training {
+    /// Steps of Adam.
+    pub steps: u64,
+    /// Its first learning rate; it falls linearly to a twentieth.
+    pub learning_rate: f64,
+    /// Chooses initial values and order.
+    pub seed: u64,
+}
+
+/// What labels mean: `heads` labels of `classes` classes each; an item's label is the number with these digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// Label parts.
+    pub heads: usize,
+    /// Classes of each.
+    pub classes: usize,
+}
+
+impl Labels {
+    /// Modes in all: classes to the power of heads.
+    pub fn modes(self) -> usize {
+        self.classes.pow(self.heads as u32)
+    }
+
+    fn digits(self, label: usize) -> impl Iterator<Item = usize> {
+        (0..self.heads)
+            .rev()
+            .map(move |place| label / self.classes.pow(place as u32) % self.classes)
+    }
+}
+
+/// What a classifier says of images.
+#[derive(Clone, Debug, Default)]
+pub struct Verdicts {
+    /// `[n, features]`, row-major.
+    pub features: Vec<f32>,
+    /// The most likely label of each image.
+    pub labels: Vec<usize>,
+    /// The probability of the most likely class, averaged over heads, of each image.
+    pub confidence: Vec<f32>,
+}
+
+/// A classifier on a device.
+pub struct Classifier {
+    labels: Labels,
+    apply: ProgramId,
+    shape: ImageShape,
+    /// The share of held-out label parts that it gets right.
+    pub accuracy: f64,
+}
+
+/// Features and logits `[n * heads, classes]`.
+fn network(net: &Net<'_>, x: Var, labels: Labels) -> (Var, Var) {
+    let (tape, root) = (net.tape, net.root());
+    let mut h = affine(tape, x, 2.0, -1.0);
+    for (i, width) in WIDTHS.into_iter().enumerate() {
+        h = swish(
+            tape,
+            root.sub(format!("conv{i}")).conv(h, Conv::same(width, 3)),
+        );
+        if i < 2 {
+            h = avg_pool2(tape, h);
+        }
+    }
+    let shape = tape.shape(h);
+    let (n, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
+    let sum = sum_to(tape, h, [n, 1, 1, c].into());
+    let features = affine(tape, reshape(tape, sum, [n, c]), 1.0 / pixels as f64, 0.0);
+    let logits = root
+        .sub("head")
+        .linear(features, labels.heads * labels.classes);
+    (
+        features,
+        reshape(tape, logits, [n * labels.heads, labels.classes]),
+    )
+}
+
+impl Classifier {
+    /// Trains on one part of a set and measures the accuracy on another.
+    ///
+    /// # Errors
+    /// Sets without labels, and whatever the device or the files report.
+    pub fn train(
+        device: &mut dyn Device,
+        train: &Arc<dyn Dataset>,
+        held_out: &Arc<dyn Dataset>,
+        labels: Labels,
+        training: Training,
+        mut progress: impl FnMut(u64, f64),
+    ) -> Result<Self, TrainError> {
+        let shape = train.shape();
+        let image = Shape::new(&[BATCH, shape.height, shape.width, shape.channels]);
+        let update = record_update(device, image, labels, training.seed)?;
+        let update = device.prepare(update)?;
+        let batches = (train.len() / BATCH).max(1) as u64;
+        let mut order: (u64, Vec<u32>) = (u64::MAX, Vec::new());
+        for step in 0..training.steps {
+            let epoch = step / batches;
+            if order.0 != epoch {
+                order = (epoch, shuffled(train.len(), training.seed, epoch as u32));
+            }
+            let first = (step % batches) as usize * BATCH;
+            let items: Vec<usize> = (0..BATCH)
+                .map(|i| order.1[(first + i) % train.len()] as usize)
+                .collect();
+            device.feed(update, "x", &read_f32(&**train, &items)?)?;
+            device.feed(update, "y", &one_hot(train, &items, labels)?)?;
+            let decay = 1.0 - 0.95 * step as f64 / training.steps as f64;
+            device.feed(update, "lr", &[(training.learning_rate * decay) as f32])?;
+            device.feed(update, "t", &[(step + 1) as f32])?;
+            device.run(update, Noise::default())?;
+            if (step + 1) % 50 == 0 {
+                progress(step + 1, f64::from(device.fetch(update, "loss")?[0]));
+            }
+        }
+        device.release(update);
+        let tape = Tape::new();
+        let net = Net::new(&tape, PREFIX, Mode::Eval);
+        let (features, logits) = network(&net, tape.feed("x", image), labels);
+        tape.output("features", features);
+        tape.output("probabilities", softmax(&tape, logits));
+        let apply = device.prepare(tape.plan("classifier/apply"))?;
+        let mut classifier = Classifier {
+            labels,
+            apply,
+            shape,
+            accuracy: 0.0,
+        };
+        classifier.accuracy = classifier.measure(device, held_out)?;
+        Ok(classifier)
+    }
+
+    /// What labels mean.
+    pub fn labels(&self) -> Labels {
+        self.labels
+    }
+
+    /// The number of features of an image.
+    pub fn feature_count(&self) -> usize {
+        WIDTHS[2]
+    }
+
+    /// Labels, confidences and features of images `[n, h, w, c]` in `[0, 1]`; values outside are clamped, as they would be in a
+    /// picture.
+    pub fn apply(&self, device: &mut dyn Device, images: &[f32]) -> Result<Verdicts, TrainError> {
+        let values = self.shape.values();
+        let n = images.len() / values;
+        let mut verdicts = Verdicts::default();
+        for first in (0..n).step_by(BATCH) {
+            let count = BATCH.min(n - first);
+            let mut x = vec![0.0; BATCH * values];
+            for (to, from) in x
+                .iter_mut()
+                .zip(&images[first * values..(first + count) * values])
+            {
+                *to = from.clamp(0.0, 1.0);
+            }
+            device.feed(self.apply, "x", &x)?;
+            device.run(self.apply, Noise::default())?;
+            let features = device.fetch(self.apply, "features")?;
+            verdicts
+                .features
+                .extend(&features[..count * self.feature_count()]);
+            let probabilities = device.fetch(self.apply, "probabilities")?;
+            let Labels { heads, classes } = self.labels;
+            for image in probabilities.chunks_exact(heads * classes).take(count) {
+                let (mut label, mut confidence) = (0, 0.0);
+                for head in image.chunks_exact(classes) {
+                    let best = (0..classes)
+                        .max_by(|&a, &b| head[a].total_cmp(&head[b]))
+                        .unwrap_or(0);
+                    label = label * classes + best;
+                    confidence += head[best] / heads as f32;
+                }
+                verdicts.labels.push(label);
+                verdicts.confidence.push(confidence);
+            }
+        }
+        Ok(verdicts)
+    }
+
+    fn measure(
+        &self,
+        device: &mut dyn Device,
+        held_out: &Arc<dyn Dataset>,
+    ) -> Result<f64, TrainError> {
+        let n = held_out.len().min(2000);
+        let items: Vec<usize> = (0..n).collect();
+        let verdicts = self.apply(device, &read_f32(&**held_out, &items)?)?;
+        let mut right = 0;
+        for (item, said) in items.iter().zip(&verdicts.labels) {
+            let truth = label_of(held_out, *item)?;
+            let pairs = self.labels.digits(truth).zip(self.labels.digits(*said));
+            right += pairs.filter(|(a, b)| a == b).count();
+        }
+        Ok(right as f64 / (n * self.labels.heads) as f64)
+    }
+}
+
+fn label_of(set: &Arc<dyn Dataset>, item: usize) -> Result<usize, TrainError> {
+    set.label(item).map(|l| l as usize).ok_or_else(|| {
+        TrainError::Mismatch("the set has no labels, and the classifier behind mode coverage and distances needs them".into())
+    })
+}
+
+fn one_hot(
+    set: &Arc<dyn Dataset>,
+    items: &[usize],
+    labels: Labels,
+) -> Result<Vec<f32>, TrainError> {
+    let width = labels.heads * labels.classes;
+    let mut y = vec![0.0; items.len() * width];
+    for (row, item) in items.iter().enumerate() {
+        for (head, digit) in labels.digits(label_of(set, *item)?).enumerate() {
+            y[row * width + head * labels.classes + digit] = 1.0;
+        }
+    }
+    Ok(y)
+}
+
+/// Records a training step and starts its states.
+fn record_update(
+    device: &mut dyn Device,
+    image: Shape,
+    labels: Labels,
+    seed: u64,
+) -> Result<crate::program::Plan, TrainError> {
+    let tape = Tape::new();
+    let net = Net::new(&tape, PREFIX, Mode::Train);
+    let (_, logits) = network(&net, tape.feed("x", image), labels);
+    let target = tape.feed("y", tape.shape(logits));
+    let loss = mean(&tape, softmax_cross_entropy(&tape, logits, target));
+    let params = net.trainable();
+    let vars: Vec<Var> = params.iter().map(|(_, v)| *v).collect();
+    let grads = tape.grad(loss, &vars);
+    let mut zeros = Vec::new();
+    let mut moment = |kind: &str| -> Vec<Var> {
+        let state = |(name, v): &(String, Var)| {
+            let (name, shape) = (format!("{PREFIX}.{kind}.{name}"), tape.shape(*v));
+            zeros.push((name.clone(), shape));
+            tape.state(&name, shape)
+        };
+        params.iter().map(state).collect()
+    };
+    let (m, v) = (moment("exp_avg"), moment("exp_avg_sq"));
+    let settings = AdamSettings {
+        beta1: 0.9,
+        weight_decay: 0.0,
+        clip: None,
+        ..AdamSettings::default()
+    };
+    let (lr, t) = (
+        tape.feed("lr", Shape::SCALAR),
+        tape.feed("t", Shape::SCALAR),
+    );
+    adam_clip(&tape, &vars, &grads, &m, &v, lr, t, settings);
+    tape.output("loss", loss);
+    initialise(device, PREFIX, &net.params(), seed)?;
+    for (name, shape) in &zeros {
+        device.declare_state(name, *shape)?;
+        device.write_state(name, &vec![0.0; shape.len()])?;
+    }
+    Ok(tape.plan("classifier/train"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Labels;
+
+    #[test]
+    fn digits_are_read_from_the_left() {
+        let labels = Labels {
+            heads: 3,
+            classes: 10,
+        };
+        assert_eq!(labels.digits(407).collect::<Vec<_>>(), [4, 0, 7]);
+        assert_eq!(labels.modes(), 1000);
+    }
+}

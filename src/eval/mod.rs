@@ -1,0 +1,8 @@
+//! How good a model is: likelihoods of images, and of samples the mode coverage and the Fréchet distance of classifier
+//! features, from a classifier that this engine trains.
+
+pub mod classifier;
+pub mod frechet;
+pub mod likelihood;
+pub mod modes;
+pub mod quality;

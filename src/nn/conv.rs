@@ -1,0 +1,178 @@
+//! Convolutions with and without weight norm, and squeeze-excite.
+
+use super::Module;
+use super::params::{Init, Role};
+use crate::ops::conv2d::{Geometry, conv2d};
+use crate::ops::data_init::data_init;
+use crate::ops::dwconv::dwconv;
+use crate::ops::squeeze_excite::squeeze_excite;
+use crate::ops::weight_norm::{normalized, weight_norm};
+use crate::ops::{Recorder, Var};
+
+/// A convolution layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv {
+    /// Output channels.
+    pub cout: usize,
+    /// Kernel height and width.
+    pub kernel: usize,
+    /// Stride, padding, dilation, groups.
+    pub geometry: Geometry,
+    /// Whether it adds a bias.
+    pub bias: bool,
+    /// Whether it takes part in data-dependent initialisation.
+    pub data_init: bool,
+}
+
+impl Conv {
+    /// `kernel x kernel`, stride 1, padded to keep the size, with bias.
+    pub fn same(cout: usize, kernel: usize) -> Self {
+        Conv {
+            cout,
+            kernel,
+            geometry: Geometry::same(kernel),
+            bias: true,
+            data_init: false,
+        }
+    }
+
+    /// With another geometry.
+    pub fn geometry(self, geometry: Geometry) -> Self {
+        Conv { geometry, ..self }
+    }
+
+    /// Without bias.
+    pub fn no_bias(self) -> Self {
+        Conv {
+            bias: false,
+            ..self
+        }
+    }
+
+    /// Taking part in data-dependent initialisation.
+    pub fn initialised_from_data(self) -> Self {
+        Conv {
+            data_init: true,
+            ..self
+        }
+    }
+}
+
+/// PyTorch's default for weights and biases of convolutions and linear layers: uniform within `1 / sqrt(fan_in)`.
+fn default_init(fan_in: usize) -> Init {
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    Init::Uniform(-bound, bound)
+}
+
+impl Module<'_, '_> {
+    /// A weight-normed convolution of `[n, h, w, cin]` (SPEC section 1; keys `weight`, `log_weight_norm`, `bias`).
+    pub fn conv(&self, x: Var, conv: Conv) -> Var {
+        let tape = self.tape();
+        let k = conv.kernel;
+        let cin = tape.shape(x).last() / conv.geometry.groups;
+        let fan_in = cin * k * k;
+        let weight = self.param(
+            "weight",
+            Role::Conv,
+            [k, k, cin, conv.cout],
+            default_init(fan_in),
+        );
+        let log_norm = self.log_weight_norm(conv.cout, None, 0.0);
+        let bias = (conv.bias)
+            .then(|| self.param("bias", Role::Vector, [conv.cout], default_init(fan_in)));
+        self.label(|| {
+            if conv.data_init && self.net.data_init {
+                let y = conv2d(tape, x, normalized(tape, weight), None, conv.geometry);
+                data_init(tape, y, bias, log_norm);
+            }
+            let effective = self.known_effective().unwrap_or_else(|| {
+                let effective = weight_norm(tape, weight, log_norm, None);
+                self.note_effective(effective);
+                effective
+            });
+            conv2d(tape, x, effective, bias, conv.geometry)
+        })
+    }
+
+    /// The gain of this place's weight norm; starts so that the effective weight is nearly the weight.
+    pub(super) fn log_weight_norm(&self, cout: usize, mask: Option<Vec<f64>>, shift: f64) -> Var {
+        let init = Init::LogNorm {
+            weight: self.sub("weight").path().to_owned(),
+            mask,
+            shift,
+        };
+        self.param("log_weight_norm", Role::LogWeightNorm, [cout], init)
+    }
+
+    /// The weight of a plain convolution without bias, as in the inverted residual (key `weight`).
+    pub(super) fn plain_weight(&self, kernel: usize, cin: usize, cout: usize) -> Var {
+        let shape = [kernel, kernel, cin, cout];
+        let weight = self.param(
+            "weight",
+            Role::Conv,
+            shape,
+            default_init(kernel * kernel * cin),
+        );
+        self.effective_once(weight)
+    }
+
+    /// The weight of a plain depthwise convolution without bias (key `weight`).
+    pub(super) fn plain_depthwise_weight(&self, kernel: usize, channels: usize) -> Var {
+        let shape = [kernel, kernel, channels];
+        let weight = self.param(
+            "weight",
+            Role::Depthwise,
+            shape,
+            default_init(kernel * kernel),
+        );
+        self.effective_once(weight)
+    }
+
+    fn effective_once(&self, weight: Var) -> Var {
+        if self.known_effective().is_none() {
+            self.note_effective(weight);
+        }
+        weight
+    }
+
+    /// A plain convolution without bias.
+    pub(super) fn plain_conv(&self, x: Var, cout: usize, kernel: usize, geometry: Geometry) -> Var {
+        let cin = self.tape().shape(x).last() / geometry.groups;
+        let weight = self.plain_weight(kernel, cin, cout);
+        self.label(|| conv2d(self.tape(), x, weight, None, geometry))
+    }
+
+    /// A plain depthwise convolution without bias.
+    pub(super) fn plain_depthwise(&self, x: Var, kernel: usize, stride: usize) -> Var {
+        let weight = self.plain_depthwise_weight(kernel, self.tape().shape(x).last());
+        self.label(|| dwconv(self.tape(), x, weight, stride, kernel / 2))
+    }
+
+    /// A plain linear layer `[n, in] -> [n, out]` (keys `weight`, `bias`).
+    pub fn linear(&self, x: Var, out: usize) -> Var {
+        let (weight, bias) = self.linear_params(self.tape().shape(x).last(), out);
+        self.label(|| crate::ops::linear::linear(self.tape(), x, weight, Some(bias)))
+    }
+
+    fn linear_params(&self, fan_in: usize, out: usize) -> (Var, Var) {
+        (
+            self.param("weight", Role::Linear, [fan_in, out], default_init(fan_in)),
+            self.param("bias", Role::Vector, [out], default_init(fan_in)),
+        )
+    }
+}
+
+/// Squeeze-excite of `[n, h, w, c]` added to a skip: `skip + alpha * se(x)` (keys `se.0.*`, `se.2.*` below this place).
+pub fn squeeze_excite_layer(module: &Module<'_, '_>, x: Var, skip: Var, alpha: f64) -> Var {
+    let tape = module.tape();
+    let c = tape.shape(x).last();
+    let hidden = (c / 16).max(4);
+    let (w0, b0) = module.sub("se.0").linear_params(c, hidden);
+    let (w2, b2) = module.sub("se.2").linear_params(hidden, c);
+    module.label(|| {
+        if module.net.traced {
+            module.trace(&[x], squeeze_excite(tape, x, w0, b0, w2, b2, None));
+        }
+        squeeze_excite(tape, x, w0, b0, w2, b2, Some((skip, alpha)))
+    })
+}

@@ -1,0 +1,37 @@
+//! The table of cases.
+
+use super::{LangevinNoise, langevin_update};
+use crate::ops::testing::{Case, Input, input};
+use crate::tensor::Shape;
+
+/// Tensors of several shapes, noise drawn and given, a step size of zero.
+pub fn cases() -> Vec<Case> {
+    let shapes: [Shape; 3] = [[3, 5].into(), [2, 3, 3, 7].into(), [4, 32, 32, 3].into()];
+    let tensors = || -> Vec<Input> { shapes.iter().map(|s| input(*s).fixed()).collect() };
+    let mut cases = Vec::new();
+    for step_size in [0.5, 8e-5, 0.0] {
+        let scalar = input(Shape::SCALAR).values(&[step_size]).fixed();
+        let drawn = [tensors(), vec![scalar.clone()]].concat();
+        let given = [tensors(), vec![scalar], tensors()].concat();
+        cases.push(Case::with_updates(
+            format!("noise drawn, step size {step_size}"),
+            drawn,
+            tensors(),
+            |r, x, s| {
+                let noise = LangevinNoise::Philox { first_stream: 11 };
+                langevin_update(r, s, &x[..3], x[3], noise);
+                Vec::new()
+            },
+        ));
+        cases.push(Case::with_updates(
+            format!("noise given, step size {step_size}"),
+            given,
+            tensors(),
+            |r, x, s| {
+                langevin_update(r, s, &x[..3], x[3], LangevinNoise::Given(&x[4..]));
+                Vec::new()
+            },
+        ));
+    }
+    cases
+}

@@ -1,0 +1,69 @@
+//! Optimisers: one node moves all parameters of a network.
+//!
+//! Both take L2 weight decay into the gradient (`g += weight_decay p`), the learning rate and the number `t = 1, 2, ..` of the
+//! step as scalars, so that schedules need no new program.
+
+mod adam;
+mod adamax;
+pub mod cases;
+
+pub use adam::{AdamSettings, Clip, adam_clip, clipped_gradients};
+pub use adamax::{AdamaxSettings, adamax};
+
+use super::{Op, ShapeError, Shapes, Var};
+use crate::ensure_shape;
+use crate::real::Real;
+
+/// The kernels of this folder.
+pub const KERNELS: &[&str] = &[
+    adamax::Adamax::NAME,
+    adam::AdamClip::NAME,
+    adam::ClippedGradients::NAME,
+];
+
+/// Checks `(g_0 .. g_k, learning rate, t)` against updates `(p_0 .. p_k, first moments, second moments)`; returns `k + 1`.
+fn check(shapes: Shapes<'_>) -> Result<usize, ShapeError> {
+    let Some((scalars, gradients)) = shapes.inputs.split_last_chunk::<2>().map(|(a, b)| (b, a))
+    else {
+        return Err(ShapeError("takes gradients, learning rate and t".into()));
+    };
+    let count = gradients.len();
+    ensure_shape!(
+        scalars.iter().all(|s| s.len() == 1),
+        "learning rate and t have shapes {scalars:?}"
+    );
+    ensure_shape!(
+        shapes.updates.len() == 3 * count,
+        "{count} gradients for {} parameters and moments",
+        shapes.updates.len()
+    );
+    for states in shapes.updates.chunks(count.max(1)) {
+        for (g, state) in gradients.iter().zip(states) {
+            ensure_shape!(
+                g == state,
+                "a gradient {g} for a parameter or moment {state}"
+            );
+        }
+    }
+    Ok(count)
+}
+
+/// The tensors of an optimiser's node in recorded order: inputs and updates.
+fn arguments(
+    parameters: [&[Var]; 3],
+    gradients: &[Var],
+    learning_rate: Var,
+    t: Var,
+) -> (Vec<Var>, Vec<Var>) {
+    let inputs = gradients
+        .iter()
+        .copied()
+        .chain([learning_rate, t])
+        .collect();
+    (inputs, parameters.concat())
+}
+
+/// `1 - beta^t`, what a moment that started at zero lacks; in `f64`, since in the first steps almost nothing is left of the 1.
+fn correction<T: Real>(beta: f64, t: T) -> T {
+    T::of(1.0 - beta.powf(t.f64()))
+}

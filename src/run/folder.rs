@@ -1,0 +1,299 @@
+//! The run folder: `config.toml`, `metrics.jsonl`, `samples/`, `checkpoints/`.
+
+use super::metrics::MetricsWriter;
+use crate::checkpoint::{CheckpointError, Retention, Store, remove_unfinished, replace_file};
+use crate::config::{Config, ConfigError, Stage};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What is wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file system refused.
+    #[error("run folder: {}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process writes into it.
+    #[error("{} is in use by another vaebm process; wait for it, or name another folder with --out", .0.display())]
+    InUse(PathBuf),
+    /// A fresh start where a run is.
+    #[error(
+        "{} already holds a run with stage `{stage}` at step {step}: go on with --resume, or name another folder with \
+         --out",
+        path.display()
+    )]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// The stage asked for.
+        stage: &'static str,
+        /// Its last checkpoint.
+        step: u64,
+    },
+    /// Nothing there to resume.
+    #[error("{} holds no checkpoint of stage `{stage}` to resume from; leave --resume out to start", path.display())]
+    NothingToResume {
+        /// The folder.
+        path: PathBuf,
+        /// The stage asked for.
+        stage: &'static str,
+    },
+    /// A checkpoint problem.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A configuration problem.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl RunError {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// The replay buffer's ring file, beside the checkpoints.
+pub const BUFFER_FILE: &str = "buffer.ring";
+
+/// How a stage begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From nothing; a run of that stage must not be there.
+    Fresh,
+    /// From the last checkpoint, which must be there.
+    Resume,
+}
+
+/// An open run folder. While it is open no other process can open it for writing.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    stage: Stage,
+    store: Store,
+    /// Held for its lock, which ends with the process, however that ends.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Opens or makes the folder `config.run.out` for a stage and writes the resolved configuration into it.
+    ///
+    /// # Errors
+    /// A folder in use, occupied, or with nothing to resume; whatever the file system reports.
+    pub fn open(config: &Config, stage: Stage, start: Start) -> Result<Self, RunError> {
+        let root = config.run.out.clone();
+        for folder in [
+            root.clone(),
+            root.join("samples"),
+            Self::checkpoints_of(&root),
+        ] {
+            fs::create_dir_all(&folder).map_err(RunError::io(&folder))?;
+        }
+        let lock_path = root.join(".lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(RunError::io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RunError::InUse(root)),
+            Err(TryLockError::Error(error)) => return Err(RunError::io(&lock_path)(error)),
+        }
+        // The folder is ours now: what a killed process left in it is nobody's.
+        remove_unfinished(&root).map_err(RunError::io(&root))?;
+        let retention = Retention {
+            last: config.run.keep_last,
+            every: config.run.keep_every,
+        };
+        let store = Store::open(&Self::checkpoints_of(&root), stage.name(), retention)?;
+        match (start, store.steps()?.last()) {
+            (Start::Fresh, Some(&step)) => {
+                return Err(RunError::Occupied {
+                    path: root,
+                    stage: stage.name(),
+                    step,
+                });
+            }
+            (Start::Resume, None) => {
+                return Err(RunError::NothingToResume {
+                    path: root,
+                    stage: stage.name(),
+                });
+            }
+            _ => {}
+        }
+        let config_path = Self::config_of(&root);
+        replace_file(&config_path, config.to_toml()?.as_bytes())
+            .map_err(RunError::io(&config_path))?;
+        Ok(Self {
+            root,
+            stage,
+            store,
+            _lock: lock,
+        })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Checkpoints of this stage.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the sample grid of a step goes: `samples/vae-000001500.png`.
+    pub fn sample_path(&self, step: u64) -> PathBuf {
+        self.root
+            .join("samples")
+            .join(format!("{}-{step:09}.png", self.stage.name()))
+    }
+
+    /// The ring file of the replay buffer.
+    pub fn buffer_path(&self) -> PathBuf {
+        Self::checkpoints_of(&self.root).join(BUFFER_FILE)
+    }
+
+    /// The metrics, going on after `from_step`; of the steps, every `every`-th is written.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn metrics(&self, from_step: u64, every: u64) -> Result<MetricsWriter, RunError> {
+        let path = self.root.join("metrics.jsonl");
+        MetricsWriter::open(&path, self.stage.name(), from_step, every).map_err(RunError::io(&path))
+    }
+
+    /// Where a run folder keeps its configuration.
+    pub fn config_of(root: &Path) -> PathBuf {
+        root.join("config.toml")
+    }
+
+    /// Where a run folder keeps its checkpoints.
+    pub fn checkpoints_of(root: &Path) -> PathBuf {
+        root.join("checkpoints")
+    }
+
+    /// The checkpoint of a stage that a reader should take: the best by validation, else the last. `at` is a run folder
+    /// or a checkpoint file itself.
+    ///
+    /// # Errors
+    /// No checkpoint of that stage there, damaged pointers.
+    pub fn checkpoint_at(at: &Path, stage: Stage) -> Result<PathBuf, RunError> {
+        if at.is_file() {
+            return Ok(at.into());
+        }
+        let store = Self::view(at, stage);
+        let found = match store.best()? {
+            Some(best) => Some(best),
+            None => store.last()?,
+        };
+        found.ok_or_else(|| Self::no_checkpoint(at, stage))
+    }
+
+    /// The newest checkpoint of a stage, from which it goes on.
+    ///
+    /// # Errors
+    /// As [`RunFolder::checkpoint_at`].
+    pub fn last_checkpoint_at(at: &Path, stage: Stage) -> Result<PathBuf, RunError> {
+        Self::view(at, stage)
+            .last()?
+            .ok_or_else(|| Self::no_checkpoint(at, stage))
+    }
+
+    fn view(root: &Path, stage: Stage) -> Store {
+        // Retention matters to a writer alone.
+        let retention = Retention { last: 1, every: 0 };
+        Store::view(&Self::checkpoints_of(root), stage.name(), retention)
+    }
+
+    fn no_checkpoint(at: &Path, stage: Stage) -> RunError {
+        let missing = format!("no checkpoint of stage `{}` here", stage.name());
+        RunError::io(at)(io::Error::new(io::ErrorKind::NotFound, missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Header, NamedTensor};
+
+    fn config(root: &Path) -> Config {
+        let mut config = Config::preset("toy").unwrap();
+        config.run.out = root.join("run");
+        config
+    }
+
+    fn save(folder: &RunFolder, step: u64) {
+        let header = Header {
+            stage: "vae".into(),
+            step,
+            epoch: 0,
+            seed: 1,
+            config: String::new(),
+            ints: [].into(),
+            floats: [].into(),
+        };
+        let data = [1.0];
+        folder
+            .store()
+            .save(
+                &header,
+                &[NamedTensor {
+                    name: "w",
+                    shape: &[1],
+                    data: &data,
+                }],
+            )
+            .unwrap();
+    }
+
+    #[test]
+    fn a_run_starts_once_and_resumes_when_there_is_something() {
+        let temporary = tempfile::tempdir().unwrap();
+        let config = config(temporary.path());
+        let told = RunFolder::open(&config, Stage::Vae, Start::Resume)
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("leave --resume out"), "{told}");
+        let folder = RunFolder::open(&config, Stage::Vae, Start::Fresh).unwrap();
+        let told = RunFolder::open(&config, Stage::Ebm, Start::Fresh)
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("in use"), "{told}");
+        assert!(RunFolder::checkpoint_at(folder.root(), Stage::Vae).is_err());
+        save(&folder, 5);
+        save(&folder, 6);
+        drop(folder);
+        let leftover = config.run.out.join(".unfinished-config.toml");
+        fs::write(&leftover, "x").unwrap();
+        let told = RunFolder::open(&config, Stage::Vae, Start::Fresh)
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("at step 6: go on with --resume"), "{told}");
+        let folder = RunFolder::open(&config, Stage::Vae, Start::Resume).unwrap();
+        assert!(!leftover.exists());
+        folder.store().mark_best(5).unwrap();
+        assert_eq!(
+            RunFolder::last_checkpoint_at(folder.root(), Stage::Vae).unwrap(),
+            folder.store().path(6)
+        );
+        assert_eq!(
+            RunFolder::checkpoint_at(folder.root(), Stage::Vae).unwrap(),
+            folder.store().path(5)
+        );
+        assert_eq!(
+            Config::load(&RunFolder::config_of(folder.root())).unwrap(),
+            config
+        );
+        drop(folder);
+        RunFolder::open(&config, Stage::Ebm, Start::Fresh).unwrap();
+    }
+}

@@ -1,0 +1,369 @@
+//! Stage 2: the loop that trains the energy network on short Langevin chains.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use super::ebm_programs::{data_init, train_step};
+use super::images::{self, Images};
+use super::states::{StateList, save};
+use super::vae::{check, image_shape};
+use super::vae_programs::{POWER_ITERATIONS, VAE};
+use super::{Ended, TrainError};
+use crate::checkpoint::{Checkpoint, Header};
+use crate::config::{Config, Stage, Target};
+use crate::data::Splits;
+use crate::data::picture::{GridOptions, Picture};
+use crate::device::{Device, ProgramId};
+use crate::langevin::buffer::ReplayBuffer;
+use crate::langevin::draw::buffer_spec;
+use crate::langevin::programs::{Chains, EBM, StepNoise};
+use crate::langevin::sampler::Sampler;
+use crate::nn::params::ParamSpec;
+use crate::nvae::Nvae;
+use crate::program::Noise;
+use crate::run::{Event, Observer, Observers, RunFolder, Start, StopFlag};
+use crate::tape::plan_within;
+use crate::tensor::Shape;
+
+/// Chains of a sample grid.
+const GRID: usize = 64;
+
+/// An energy network in training on a device, beside a VAE that stays as it is.
+pub struct EbmTrainer<'d> {
+    device: &'d mut dyn Device,
+    config: Config,
+    chains: Chains,
+    train: Images,
+    states: StateList,
+    vae: Vec<ParamSpec>,
+    start: ProgramId,
+    step_program: ProgramId,
+    first: Option<ProgramId>,
+    rest: ProgramId,
+    sampler: Sampler,
+    buffer: Option<ReplayBuffer>,
+    step: u64,
+}
+
+impl<'d> EbmTrainer<'d> {
+    /// Prepares all programs, takes the VAE from its checkpoint and starts the energy network from the configuration's seed and,
+    /// if so configured, from data.
+    ///
+    /// # Errors
+    /// A batch that does not fit in memory, a checkpoint of another architecture, a decoder that stage 2 cannot use.
+    pub fn new(
+        config: &Config,
+        device: &'d mut dyn Device,
+        splits: &Splits,
+        vae: &Checkpoint,
+    ) -> Result<Self, TrainError> {
+        let c = &config.train_ebm;
+        let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
+        let train = Images::new(splits.train.clone(), config, c.batch_size, Stage::Ebm)?;
+        let chains_of = |n: usize, target: Target| Chains {
+            model: model.clone(),
+            ebm: config.ebm.clone(),
+            n,
+            target,
+            temperature: 1.0,
+        };
+        let chains = chains_of(c.batch_size, c.target);
+        let record =
+            |n: usize, iterations: usize| train_step(&chains_of(n, c.target), c, iterations, false);
+        let states = StateList::of(EBM, &record(c.batch_size, POWER_ITERATIONS[1]));
+        let [first_iterations, rest_iterations] = POWER_ITERATIONS;
+        let available = device.available_bytes();
+        let rest = plan_within(
+            |n| record(n, rest_iterations).tape.plan("stage2/update"),
+            c.batch_size,
+            available,
+        )?;
+        let rest = device.prepare(rest)?;
+        let first = device.prepare(
+            record(c.batch_size, first_iterations)
+                .tape
+                .plan("stage2/first"),
+        )?;
+        let start = device.prepare(chains.start().plan("stage2/start"))?;
+        let step_program = device.prepare(
+            chains
+                .step(StepNoise::Generated, false)
+                .plan("stage2/langevin"),
+        )?;
+        let sampler = Sampler::new(device, chains_of(GRID, config.sample.target))?;
+        let (vae_params, _) = chains.params();
+        StateList::restore_params(device, vae, VAE, &vae_params)?;
+        states.start(device, config.run.seed)?;
+        let mut trainer = EbmTrainer {
+            device,
+            config: config.clone(),
+            chains,
+            train,
+            states,
+            vae: vae_params,
+            start,
+            step_program,
+            first: Some(first),
+            rest,
+            sampler,
+            buffer: None,
+            step: 0,
+        };
+        if config.ebm.data_init {
+            trainer.initialise_from_data()?;
+        }
+        Ok(trainer)
+    }
+
+    /// One forward pass over the first training batches, concatenated (SPEC section 5, "Init data").
+    fn initialise_from_data(&mut self) -> Result<(), TrainError> {
+        let batches = self.config.ebm.data_init_batches.max(1);
+        let n = batches * self.chains.n;
+        let mut x = Vec::new();
+        for step in 0..batches {
+            x.extend(self.train.training(step as u64)?);
+        }
+        let program = data_init(&self.config.ebm, self.chains.model.image_shape(n));
+        let program = self.device.prepare(program.tape.plan("stage2/data-init"))?;
+        self.device.feed(program, "x", &x)?;
+        self.device.run(program, Noise::default())?;
+        self.device.release(program);
+        Ok(())
+    }
+
+    /// The iterations done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The number of trained values.
+    pub fn parameter_count(&self) -> usize {
+        self.states.parameter_count()
+    }
+
+    /// Opens the replay buffer, if the configuration wants one: fresh, or as it was at the checkpoint's mark.
+    fn open_buffer(&mut self, path: &Path, mark: Option<u64>) -> Result<(), TrainError> {
+        let c = &self.config.train_ebm;
+        if !c.use_buffer {
+            return Ok(());
+        }
+        let spec = buffer_spec(&self.config, &self.chains.model);
+        self.buffer = Some(match mark {
+            None => ReplayBuffer::create(path, spec)?,
+            Some(mark) => ReplayBuffer::open(path, spec, mark)?,
+        });
+        Ok(())
+    }
+
+    /// Goes on from a checkpoint of stage 2.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, buffer: &Path) -> Result<(), TrainError> {
+        self.states.restore(self.device, checkpoint)?;
+        StateList::restore_params(self.device, checkpoint, VAE, &self.vae)?;
+        self.step = checkpoint.header().step;
+        let mark = checkpoint.header().ints.get("buffer_mark").copied();
+        self.open_buffer(buffer, mark)
+    }
+
+    fn noise(&self, step: u64) -> Noise {
+        Noise {
+            seed: self.config.run.seed,
+            step: step as u32,
+            first_sample: 0,
+        }
+    }
+
+    /// One iteration: chains from noise or buffer, their Langevin steps, the update. With `read`, its figures: loss (energy gap),
+    /// energies of both sides, norm_loss.
+    pub fn train_step(
+        &mut self,
+        read: bool,
+    ) -> Result<Option<[(&'static str, f64); 5]>, TrainError> {
+        let c = self.config.train_ebm.clone();
+        let x = self.train.training(self.step)?;
+        self.device.run(self.start, self.noise(self.step))?;
+        let states = self.chains.states();
+        let latents = &states[..states.len() - 1];
+        let mut reused = 0;
+        if let Some(buffer) = &mut self.buffer {
+            let p = c
+                .max_p
+                .min(c.max_p * self.step as f64 / c.anneal_step.max(1) as f64);
+            reused = buffer.refill(self.device, latents, self.config.run.seed, self.step, p)?;
+        }
+        self.device
+            .feed(self.step_program, "step_size", &[c.step_size as f32])?;
+        let steps = c.num_steps as u32;
+        let first = self.noise(self.step.wrapping_mul(u64::from(steps)));
+        self.device.run_steps(self.step_program, first, steps)?;
+
+        let program = match self.first {
+            Some(first) if self.step == 0 => first,
+            _ => self.rest,
+        };
+        self.device.feed(program, "x", &x)?;
+        self.device.feed(program, "lr", &[c.lr as f32])?;
+        self.device.feed(program, "t", &[(self.step + 1) as f32])?;
+        self.device.run(program, self.noise(self.step))?;
+        if let Some(buffer) = &mut self.buffer {
+            buffer.store(self.device, latents)?;
+        }
+        self.step += 1;
+        if !read {
+            return Ok(None);
+        }
+        let mean = |v: Vec<f32>| v.iter().map(|x| f64::from(*x)).sum::<f64>() / v.len() as f64;
+        let mut figure =
+            |name: &str| -> Result<f64, TrainError> { Ok(mean(self.device.fetch(program, name)?)) };
+        let figures = [
+            ("loss", figure("loss")?),
+            ("energy_pos", figure("pos_out")?),
+            ("energy_neg", figure("neg_out")?),
+            ("norm_loss", figure("norm_loss")?),
+            ("reused", reused as f64),
+        ];
+        let loss = figures[0].1 as f32;
+        if !loss.is_finite() {
+            return Err(TrainError::NotFinite {
+                step: self.step,
+                loss,
+            });
+        }
+        if let Some(first) = self.first.take_if(|_| self.step > 1) {
+            self.device.release(first);
+        }
+        Ok(Some(figures))
+    }
+
+    /// Saves a checkpoint with the energy network's training state and the VAE's parameters, so that it samples by itself.
+    pub fn save(&mut self, folder: &RunFolder) -> Result<std::path::PathBuf, TrainError> {
+        let mut ints = BTreeMap::new();
+        // The mark is durable before the checkpoint that names it, and older ones go only after it is: a crash in between leaves a
+        // checkpoint whose mark is still there.
+        let mark = self.buffer.as_mut().map(ReplayBuffer::mark).transpose()?;
+        if let Some(mark) = mark {
+            ints.insert("buffer_mark".to_owned(), mark);
+        }
+        let per_epoch = self.train.batches_per_epoch().max(1) as u64;
+        let header = Header {
+            stage: Stage::Ebm.name().into(),
+            step: self.step,
+            epoch: self.step / per_epoch,
+            seed: self.config.run.seed,
+            config: self.config.to_toml()?,
+            ints,
+            floats: BTreeMap::new(),
+        };
+        let vae = self
+            .vae
+            .iter()
+            .map(|p| (format!("{VAE}.{}", p.name), p.shape));
+        let states: Vec<(String, Shape)> = self.states.all().into_iter().chain(vae).collect();
+        let path = save(self.device, folder.store(), &header, &states)?;
+        if let (Some(buffer), Some(mark)) = (&mut self.buffer, mark) {
+            buffer.release_before(mark)?;
+        }
+        Ok(path)
+    }
+
+    /// A grid of chain ends with the sampling settings, from the same noise every time.
+    pub fn sample_grid(&mut self) -> Result<Picture, TrainError> {
+        let s = &self.config.sample;
+        let noise = Noise {
+            seed: self.config.run.seed,
+            ..Noise::default()
+        };
+        self.sampler.start(self.device, noise)?;
+        self.sampler
+            .advance(self.device, noise, s.num_steps as u32, s.step_size)?;
+        let images = self.sampler.images(self.device, s.image)?.images;
+        Ok(Picture::grid(
+            &images,
+            image_shape(&self.chains.model),
+            &GridOptions::default(),
+        ))
+    }
+
+    /// Trains for `train_ebm.total_iter` iterations: steps, sample grids and checkpoints into the run folder.
+    pub fn run(
+        &mut self,
+        folder: &RunFolder,
+        observer: &mut dyn Observer,
+        stop: &StopFlag,
+    ) -> Result<Ended, TrainError> {
+        let c = self.config.train_ebm.clone();
+        let total = c.total_iter;
+        if self.step == 0 {
+            self.open_buffer(&folder.buffer_path(), None)?;
+        }
+        let mut metrics = folder.metrics(self.step, c.log_every)?;
+        let mut observers = Observers(vec![observer, &mut metrics]);
+        let started = Instant::now();
+        observers.event(Event::PhaseStarted {
+            name: "training the energy network",
+            total: Some(total),
+            done: self.step,
+        });
+        while self.step < total {
+            let due =
+                |every: u64, step: u64| every > 0 && step.is_multiple_of(every) || step == total;
+            let read = due(c.log_every, self.step + 1);
+            if let Some(scalars) = self.train_step(read)? {
+                observers.event(Event::Step {
+                    step: self.step,
+                    scalars: &scalars,
+                });
+            }
+            if due(c.sample_every, self.step) {
+                let path = folder.sample_path(self.step);
+                self.sample_grid()?.write_png(&path)?;
+                observers.event(Event::Saved {
+                    step: self.step,
+                    path: &path,
+                });
+            }
+            let stopping = stop.is_requested();
+            if due(c.save_every, self.step) || stopping {
+                let path = self.save(folder)?;
+                observers.event(Event::Saved {
+                    step: self.step,
+                    path: &path,
+                });
+            }
+            if stopping {
+                return Ok(Ended::Stopped);
+            }
+        }
+        observers.event(Event::PhaseEnded {
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        drop(observers);
+        check(&mut metrics, folder)?;
+        Ok(Ended::Done)
+    }
+}
+
+/// Trains stage 2 into the configuration's run folder, fresh or on from its last checkpoint. `vae` is the stage-1 checkpoint that a
+/// fresh start takes the VAE from; a resumed run has it in its own checkpoint.
+pub fn train(
+    config: &Config,
+    device: &mut dyn Device,
+    start: Start,
+    vae: &Checkpoint,
+    observer: &mut dyn Observer,
+    stop: &StopFlag,
+) -> Result<Ended, TrainError> {
+    let splits = images::open(config)?;
+    let folder = RunFolder::open(config, Stage::Ebm, start)?;
+    let last = folder.store().last()?.filter(|_| start == Start::Resume);
+    let mut trainer;
+    match last {
+        None => trainer = EbmTrainer::new(config, device, &splits, vae)?,
+        Some(path) => {
+            let last = Checkpoint::open(&path)?;
+            trainer = EbmTrainer::new(config, device, &splits, &last)?;
+            trainer.restore(&last, &folder.buffer_path())?;
+        }
+    }
+    trainer.run(&folder, observer, stop)
+}

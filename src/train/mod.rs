@@ -1,0 +1,22 @@
+//! Training: the programs and loops of both stages.
+
+pub mod ebm;
+pub mod ebm_programs;
+mod error;
+pub mod images;
+pub mod schedule;
+mod states;
+pub mod vae;
+pub mod vae_programs;
+
+pub use error::TrainError;
+pub use states::{StateList, restore};
+
+/// How a training loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It reached its last step.
+    Done,
+    /// It was asked to stop and has saved.
+    Stopped,
+}
