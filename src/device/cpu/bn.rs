@@ -425,11 +425,35 @@ pub fn backward(
     workspace: &mut [f32],
 ) {
     gradient_sums(rows, c, x, dy, affine, activation, dgamma, dbeta, workspace);
-    assert!(dx.len() >= rows * c, "{rows} rows of {c}");
-    let sums = Some((Source(dbeta.as_ptr()), Source(dgamma.as_ptr())));
+    backward_dx(rows, c, x, dy, affine, activation, (dbeta, dgamma), dx);
+}
+
+/// `dx` alone, as [`backward`] has it, from its sums `(dbeta, dgamma)`.
+///
+/// # Panics
+/// If a slice is too short.
+#[allow(clippy::too_many_arguments)]
+pub fn backward_dx(
+    rows: usize,
+    c: usize,
+    x: &[f32],
+    dy: &[f32],
+    affine: &Affine<'_>,
+    activation: Activation,
+    (dbeta, dgamma): (&[f32], &[f32]),
+    dx: &mut [f32],
+) {
+    assert!(
+        x.len() >= rows * c && dy.len() >= rows * c && dx.len() >= rows * c,
+        "{rows} rows of {c}"
+    );
+    assert!(
+        dbeta.len() >= c && dgamma.len() >= c,
+        "sums of {c} channels"
+    );
     let pass = Pass::Gradient {
         dy: Source(dy.as_ptr()),
-        sums,
+        sums: Some((Source(dbeta.as_ptr()), Source(dgamma.as_ptr()))),
         inv_rows: 1.0 / rows as f32,
     };
     elementwise(pass, Params::new(affine, c), activation, rows, c, x, dx);

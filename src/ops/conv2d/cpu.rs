@@ -3,7 +3,7 @@
 use super::gradients::{Dgrad, Pack, Wgrad};
 use super::{Fprop, Geometry};
 use crate::device::cpu::conv::{self, ConvGeometry, ConvWeights};
-use crate::device::cpu::gemm::Epilogue;
+use crate::device::cpu::gemm::{self, Epilogue};
 use crate::device::cpu::{pointwise, wgrad as weights};
 use crate::ops::Shapes;
 use crate::ops::activation::Activation;
@@ -93,7 +93,8 @@ pub(super) fn wgrad(op: &Wgrad, io: &mut Io<'_, f32>) {
     let copied = activated(op, io.input_shape(0));
     let (copy, scratch) = io.workspace.split_at_mut(copied);
     let x = if copied > 0 {
-        pointwise::activate(op.pre.into(), io.inputs[0].0, copy);
+        let pre: gemm::Activation = op.pre.into();
+        pointwise::map([io.inputs[0].0], copy, pre);
         &*copy
     } else {
         io.inputs[0].0
