@@ -8,6 +8,7 @@ mod config;
 mod console;
 mod demo;
 mod doctor;
+mod eval;
 mod overrides;
 mod progress;
 mod sample;
@@ -47,6 +48,7 @@ enum Command {
     Demo(demo::Args),
     Train(train::Args),
     Sample(sample::Args),
+    Eval(eval::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -96,10 +98,17 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args, progress),
         Command::Train(args) => train::run(args, progress),
         Command::Sample(args) => sample::run(args, progress),
+        Command::Eval(args) => eval::run(args, progress),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
     }
+}
+
+/// Prints a line of results. A reader that went away (`| head`) is an error like any other, not a panic.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 #[cfg(test)]
