@@ -9,6 +9,7 @@ mod console;
 mod demo;
 mod doctor;
 mod overrides;
+mod parity;
 mod pending;
 mod progress;
 mod sample;
@@ -51,6 +52,7 @@ enum Command {
     Bench(bench::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    Parity(parity::Args),
 }
 
 /// Reads the command line, does what it says, and tells the exit code.
@@ -95,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args, progress),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
+        Command::Parity(args) => parity::run(args),
     }
 }
 
