@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod overrides;
+mod parity;
 mod progress;
 mod sample;
 mod source;
@@ -52,6 +53,7 @@ enum Command {
     Bench(bench::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    Parity(parity::Args),
 }
 
 /// The command line, for documentation and for checking examples against it.
@@ -102,6 +104,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
+        Command::Parity(args) => parity::run(args),
     }
 }
 
