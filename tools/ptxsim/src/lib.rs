@@ -7,6 +7,7 @@
 
 pub mod chip;
 pub mod counters;
+pub mod exec;
 pub mod finding;
 pub mod launch;
 pub mod memory;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ptxsim::exec;
 
 #[derive(Parser)]
 #[command(name = "ptxsim", version, about = "Runs PTX on the CPU and checks it")]
@@ -12,8 +13,12 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Exec(exec::Arguments),
+}
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {}
+    match Arguments::parse().command {
+        Command::Exec(arguments) => exec::run(&arguments),
+    }
 }
