@@ -12,6 +12,7 @@ pub mod finding;
 pub mod launch;
 pub mod memory;
 pub mod module;
+mod ptx;
 
 pub use chip::Chip;
 pub use counters::Counters;

@@ -9,6 +9,12 @@ use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use thiserror::Error;
 
+/// Generic addresses of shared memory begin here.
+pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
+/// Generic addresses of local memory begin here.
+pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
+/// Size of either window in bytes.
+pub(crate) const WINDOW: u64 = 1 << 24;
 /// First device address; below lie the windows of shared and local memory, and null.
 const FIRST_ADDRESS: u64 = 0x1000_0000_0000;
 /// Device addresses end here (47 bits, as on the GPUs).

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::ptx::isa::Code;
+use crate::ptx::{Lines, parse};
+
 /// Why a PTX text was refused; shows as `file:line: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseError {
@@ -80,6 +83,7 @@ pub struct Kernel {
     /// 32-bit registers per thread: the most that are live at once plus a few for addresses, rounded up to 8. An
     /// estimate, for when no ptxas figure is at hand.
     pub register_estimate: u32,
+    pub(crate) code: Code,
 }
 
 /// A PTX file, checked as a whole and decoded.
@@ -90,6 +94,7 @@ pub struct Module {
     pub(crate) version: (u32, u32),
     pub(crate) kernels: Vec<Kernel>,
     pub(crate) globals: Vec<Global>,
+    pub(crate) lines: Lines,
 }
 
 impl Module {
@@ -125,11 +130,6 @@ impl Module {
 
     /// Parses and decodes a whole PTX file. Everything in it must be understood, used or not.
     pub fn parse(file_name: &str, ptx: &str) -> Result<Module, ParseError> {
-        let _ = ptx;
-        Err(ParseError {
-            file: file_name.to_owned(),
-            line: 1,
-            message: "the decoder is not in yet".into(),
-        })
+        parse(file_name, ptx)
     }
 }

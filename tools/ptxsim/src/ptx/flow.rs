@@ -1,0 +1,378 @@
+//! Control flow: basic blocks, and the order in which they are laid out.
+//!
+//! Lanes of a warp that took different branches reconverge because the interpreter always runs the lanes with
+//! the smallest instruction index. That is right when blocks lie in a weak topological order: every edge
+//! goes forward except those back to a loop's head, and the blocks of a loop lie together. Then lanes that
+//! wait at a join are met by all others that can still reach it, also where some lanes leave by `ret`, `break` or
+//! `continue` (where a plain immediate post-dominator would be the end of the kernel and the lanes would stay apart).
+
+use super::function::Raw;
+use super::isa::{Code, Inst, Meta, Op, Pred, Reg, Role, Space};
+
+/// Loops nested deeper than this are laid out as written.
+const NESTING_LIMIT: usize = 64;
+/// Bits of liveness beyond which the register estimate is not attempted.
+const LIVENESS_LIMIT: usize = 1 << 28;
+
+struct Block {
+    /// Range in the raw code.
+    start: usize,
+    end: usize,
+    successors: Vec<usize>,
+    /// The successor reached by falling through.
+    next: Option<usize>,
+}
+
+/// Lays the code out, fills `code.insts` and `code.meta`, and estimates the registers per thread.
+pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
+    let (blocks, block_of) = split(&raw);
+    let order = weak_topological_order(&blocks);
+    let estimate = estimate_registers(&raw, &blocks, &order, code);
+
+    let mut position = vec![u32::MAX; blocks.len()];
+    let mut length = 0u32;
+    for (rank, index) in order.iter().enumerate() {
+        position[*index] = length;
+        let block = &blocks[*index];
+        let jump = block.next.is_some() && block.next != order.get(rank + 1).copied();
+        length += (block.end - block.start) as u32 + u32::from(jump);
+    }
+    for (rank, index) in order.iter().enumerate() {
+        let block = &blocks[*index];
+        for instruction in &mut raw[block.start..block.end] {
+            let mut op = std::mem::replace(&mut instruction.inst.op, Op::Nop);
+            match &mut op {
+                Op::Bra { to } => *to = position[block_of[*to as usize]],
+                Op::BranchIndexed { targets, .. } => {
+                    targets
+                        .iter_mut()
+                        .for_each(|to| *to = position[block_of[*to as usize]]);
+                }
+                _ => {}
+            }
+            code.ordered |= is_ordered(&op);
+            let inst = Inst {
+                op,
+                guard: instruction.inst.guard,
+            };
+            code.meta
+                .push(meta(&inst, instruction.line, instruction.loc, code));
+            code.insts.push(inst);
+        }
+        if let Some(next) = block.next
+            && order.get(rank + 1) != Some(&next)
+        {
+            let inst = Inst {
+                op: Op::Jump { to: position[next] },
+                guard: Pred::TRUE,
+            };
+            let last = &raw[block.end - 1];
+            code.meta.push(meta(&inst, last.line, last.loc, code));
+            code.insts.push(inst);
+        }
+    }
+    estimate
+}
+
+/// Whether the order of blocks can show in the results of a correct kernel.
+fn is_ordered(op: &Op) -> bool {
+    match op {
+        Op::Atom {
+            space, ty, d, f, ..
+        } => {
+            *space != Space::Shared
+                && (!d.is_none()
+                    || ty.is_float()
+                    || matches!(f, super::isa::AtomFn::Inc | super::isa::AtomFn::Dec))
+        }
+        Op::Ld { space, strong, .. } | Op::St { space, strong, .. } => {
+            *strong && matches!(space, Space::Global | Space::Generic)
+        }
+        _ => false,
+    }
+}
+
+fn meta(inst: &Inst, line: u32, loc: u32, code: &Code) -> Meta {
+    let slot = |reg: Reg| {
+        let base = if reg.is_pred() {
+            code.narrow + code.wide
+        } else if reg.is_wide() {
+            code.narrow
+        } else {
+            0
+        };
+        (base + reg.index()) as u32
+    };
+    let (mut sources, mut observed, mut destinations) = (Vec::new(), Vec::new(), Vec::new());
+    inst.op.visit(|reg, role| match role {
+        Role::Source => sources.push(slot(reg)),
+        Role::Observed => observed.push(slot(reg)),
+        Role::Destination => destinations.push(slot(reg)),
+    });
+    if inst.guard.index != 0 {
+        observed.push(slot(Reg::pred(inst.guard.index as usize)));
+    }
+    Meta {
+        line,
+        loc,
+        class: inst.op.class(),
+        flops: inst.op.flops(),
+        sources: sources.into(),
+        observed: observed.into(),
+        destinations: destinations.into(),
+    }
+}
+
+/// Splits into basic blocks; also yields the block of each instruction.
+fn split(raw: &[Raw]) -> (Vec<Block>, Vec<usize>) {
+    let mut leader = vec![false; raw.len()];
+    leader[0] = true;
+    for (at, instruction) in raw.iter().enumerate() {
+        let ends = match &instruction.inst.op {
+            Op::Bra { to } => {
+                leader[*to as usize] = true;
+                true
+            }
+            Op::BranchIndexed { targets, .. } => {
+                targets.iter().for_each(|to| leader[*to as usize] = true);
+                true
+            }
+            Op::Exit | Op::Trap => true,
+            _ => false,
+        };
+        if ends && at + 1 < raw.len() {
+            leader[at + 1] = true;
+        }
+    }
+    let mut block_of = Vec::with_capacity(raw.len());
+    let mut starts = Vec::new();
+    for (at, leads) in leader.iter().enumerate() {
+        if *leads {
+            starts.push(at);
+        }
+        block_of.push(starts.len() - 1);
+    }
+    let blocks = starts
+        .iter()
+        .enumerate()
+        .map(|(index, start)| {
+            let end = starts.get(index + 1).copied().unwrap_or(raw.len());
+            let Inst { op, guard } = &raw[end - 1].inst;
+            let guarded = *guard != Pred::TRUE;
+            let mut successors = Vec::new();
+            let falls = match op {
+                Op::Bra { to } => {
+                    successors.push(block_of[*to as usize]);
+                    guarded
+                }
+                Op::BranchIndexed { targets, .. } => {
+                    successors.extend(targets.iter().map(|to| block_of[*to as usize]));
+                    guarded
+                }
+                Op::Exit => guarded,
+                _ => true,
+            };
+            let next = (falls && index + 1 < starts.len()).then_some(index + 1);
+            successors.extend(next);
+            Block {
+                start: *start,
+                end,
+                successors,
+                next,
+            }
+        })
+        .collect();
+    (blocks, block_of)
+}
+
+/// Strongly connected components of the subgraph where `member[node] == level`, in reverse topological order
+/// (Tarjan, without recursion).
+fn components(
+    blocks: &[Block],
+    nodes: &[usize],
+    member: &[usize],
+    level: usize,
+) -> Vec<Vec<usize>> {
+    const UNSEEN: usize = usize::MAX;
+    let mut index = vec![(UNSEEN, 0usize, false); blocks.len()];
+    let mut counter = 0;
+    let mut stack = Vec::new();
+    let mut found = Vec::new();
+    let mut work: Vec<(usize, usize)> = Vec::new();
+    for root in nodes {
+        if index[*root].0 != UNSEEN {
+            continue;
+        }
+        work.push((*root, 0));
+        while let Some((node, edge)) = work.pop() {
+            if edge == 0 {
+                index[node] = (counter, counter, true);
+                counter += 1;
+                stack.push(node);
+            }
+            if let Some(next) = blocks[node].successors.get(edge).copied() {
+                work.push((node, edge + 1));
+                if member[next] == level {
+                    if index[next].0 == UNSEEN {
+                        work.push((next, 0));
+                    } else if index[next].2 {
+                        index[node].1 = index[node].1.min(index[next].0);
+                    }
+                }
+                continue;
+            }
+            if index[node].0 == index[node].1 {
+                let mut component = Vec::new();
+                while let Some(top) = stack.pop() {
+                    index[top].2 = false;
+                    component.push(top);
+                    if top == node {
+                        break;
+                    }
+                }
+                found.push(component);
+            }
+            if let Some((parent, _)) = work.last() {
+                index[*parent].1 = index[*parent].1.min(index[node].1);
+            }
+        }
+    }
+    found
+}
+
+/// Blocks reachable from the first, loops contiguous, edges forward except to loop heads.
+fn weak_topological_order(blocks: &[Block]) -> Vec<usize> {
+    let mut reached = vec![false; blocks.len()];
+    let mut work = vec![0];
+    while let Some(node) = work.pop() {
+        if !std::mem::replace(&mut reached[node], true) {
+            work.extend(&blocks[node].successors);
+        }
+    }
+    let all: Vec<usize> = (0..blocks.len()).filter(|node| reached[*node]).collect();
+    let mut predecessors = vec![Vec::new(); blocks.len()];
+    for node in &all {
+        blocks[*node]
+            .successors
+            .iter()
+            .for_each(|next| predecessors[*next].push(*node));
+    }
+
+    // Each set of nodes still to be ordered is marked with a number of its own.
+    let mut member = vec![usize::MAX; blocks.len()];
+    let mut level = 0;
+    let mut order = Vec::new();
+    let mut work = vec![(all, 0usize)];
+    while let Some((nodes, depth)) = work.pop() {
+        if nodes.len() == 1 || depth > NESTING_LIMIT {
+            order.extend(nodes);
+            continue;
+        }
+        if depth % 2 == 1 {
+            // A loop: its head first, then the rest. The head is entered from outside.
+            nodes.iter().for_each(|node| member[*node] = level);
+            let inside = level;
+            level += 1;
+            let entered = |node: &usize| predecessors[*node].iter().any(|p| member[*p] != inside);
+            let head = nodes
+                .iter()
+                .copied()
+                .filter(entered)
+                .min()
+                .unwrap_or(nodes[0]);
+            order.push(head);
+            let rest: Vec<usize> = nodes.into_iter().filter(|node| *node != head).collect();
+            if !rest.is_empty() {
+                work.push((rest, depth + 1));
+            }
+            continue;
+        }
+        nodes.iter().for_each(|node| member[*node] = level);
+        let found = components(blocks, &nodes, &member, level);
+        level += 1;
+        // Last in, first out: the components come in reverse topological order already.
+        for mut component in found {
+            component.sort_unstable();
+            work.push((component, depth + 1));
+        }
+    }
+    order
+}
+
+/// The most 32-bit registers live at once, and what addressing and the ABI take, in units of 8.
+fn estimate_registers(raw: &[Raw], blocks: &[Block], order: &[usize], code: &Code) -> u32 {
+    let slots = code.narrow + code.wide;
+    let clamp = |live: u32| (live + 6).next_multiple_of(8).clamp(16, 255);
+    if slots.saturating_mul(blocks.len()) > LIVENESS_LIMIT {
+        return 255;
+    }
+    let words = slots.div_ceil(64);
+    let mut special = vec![false; slots];
+    code.specials
+        .iter()
+        .for_each(|(_, slot)| special[*slot] = true);
+    let slot = |reg: Reg| {
+        if reg.is_wide() {
+            code.narrow + reg.index()
+        } else {
+            reg.index()
+        }
+    };
+    let weight = |slot: usize| if slot >= code.narrow { 2 } else { 1 };
+    let step = |inst: &Inst, live: &mut [u64]| {
+        let guarded = inst.guard != Pred::TRUE;
+        inst.op.visit(|reg, role| {
+            if role == Role::Destination && !reg.is_pred() && !guarded {
+                live[slot(reg) / 64] &= !(1 << (slot(reg) % 64));
+            }
+        });
+        inst.op.visit(|reg, role| {
+            if role != Role::Destination && !reg.is_pred() && !special[slot(reg)] {
+                live[slot(reg) / 64] |= 1 << (slot(reg) % 64);
+            }
+        });
+    };
+    let mut at_start = vec![vec![0u64; words]; blocks.len()];
+    let leaving = |at_start: &[Vec<u64>], block: &Block| {
+        let mut live = vec![0u64; words];
+        for next in &block.successors {
+            live.iter_mut()
+                .zip(&at_start[*next])
+                .for_each(|(l, n)| *l |= n);
+        }
+        live
+    };
+    // Backwards through the layout converges in one pass per loop depth, plus one.
+    for _ in 0..NESTING_LIMIT {
+        let mut changed = false;
+        for index in order.iter().rev() {
+            let mut live = leaving(&at_start, &blocks[*index]);
+            raw[blocks[*index].start..blocks[*index].end]
+                .iter()
+                .rev()
+                .for_each(|r| step(&r.inst, &mut live));
+            changed |= live != at_start[*index];
+            at_start[*index] = live;
+        }
+        if !changed {
+            break;
+        }
+    }
+    let mut most = 0;
+    for index in order {
+        let mut live = leaving(&at_start, &blocks[*index]);
+        for instruction in raw[blocks[*index].start..blocks[*index].end].iter().rev() {
+            step(&instruction.inst, &mut live);
+            let mut count = 0;
+            for (word, bits) in live.iter().enumerate() {
+                let mut bits = *bits;
+                while bits != 0 {
+                    count += weight(word * 64 + bits.trailing_zeros() as usize);
+                    bits &= bits - 1;
+                }
+            }
+            most = most.max(count);
+        }
+    }
+    clamp(most)
+}
