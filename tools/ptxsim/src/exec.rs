@@ -214,7 +214,7 @@ fn collect(dir: &Path, quiet: bool) -> Result<Vec<Value>, ExecError> {
         values.push(value);
     }
     if values.is_empty() {
-        eprintln!("ptxsim exec: no process used the CUDA driver");
+        eprintln!("ptxsim exec: no process initialised the CUDA driver");
     }
     Ok(values)
 }

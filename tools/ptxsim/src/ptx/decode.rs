@@ -288,7 +288,10 @@ impl<'a> Function<'a> {
                         None => match self.decode_warp(statement, &mut mods)? {
                             Some(op) => op,
                             None => {
-                                return Err(format!("unknown instruction {}", full_name(statement)));
+                                return Err(format!(
+                                    "unknown instruction {}",
+                                    full_name(statement)
+                                ));
                             }
                         },
                     },
