@@ -95,6 +95,21 @@ fn passes(options: &[&str], scenario: &str) -> Run {
 }
 
 #[test]
+fn every_function_that_cudarc_may_look_up_is_there() {
+    // cudarc panics when a symbol is missing. The list is of all functions that the driver module of cudarc 0.19 names
+    // outside of its raw bindings.
+    let own = std::env::current_exe().unwrap();
+    let path = own.with_file_name("libptxsim_cuda.so");
+    // SAFETY: the stand-in has no initialisers; nothing of it is called.
+    let library = unsafe { libloading::Library::new(&path) }.unwrap();
+    for name in include_str!("cudarc_symbols.txt").lines() {
+        // SAFETY: the symbol is looked up and not called.
+        let symbol = unsafe { library.get::<*const ()>(name.as_bytes()) };
+        assert!(symbol.is_ok(), "{name} is not in {}", path.display());
+    }
+}
+
+#[test]
 fn the_program_passes_on_every_chip_and_shuffled() {
     for options in [
         &["--chip", "H200"][..],

@@ -2,7 +2,7 @@
 //! `ptxsim exec`:
 //!
 //! ```text
-//! cargo run --example cuda_program                                  on a GPU
+//! cargo run --example cuda_program                                  on a GPU; with the name of a step, that step
 //! ptxsim exec -- target/debug/examples/cuda_program                 on the stand-in
 //! ptxsim exec --fail no-device -- .../cuda_program no-device        expecting a refusal
 //! ptxsim exec -- .../cuda_program tail_block_bug                    launching a planted bug: findings
@@ -61,27 +61,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// What works on any GPU, in the order it is run.
+const STEPS: [(&str, Step); 14] = [
+    ("device", memory::device),
+    ("copies", memory::copies),
+    ("pinned-memory", memory::pinned),
+    ("memory-pools", memory::pools),
+    ("launches", kernels::launches),
+    ("raw-launches", kernels::raw_launches),
+    ("attributes", kernels::attributes),
+    ("variables", kernels::variables),
+    ("events", kernels::events),
+    ("capture", capture::replay),
+    ("fork-and-join", capture::fork_and_join),
+    ("capture-rules", capture::rules),
+    ("errors", errors::errors),
+    ("jit-log", errors::jit_log),
+];
+
 fn run(scenario: &str) -> Outcome {
+    if let Some((_, step)) = STEPS.iter().find(|(name, _)| *name == scenario) {
+        return step(&CudaContext::new(0)?);
+    }
     match scenario {
         "all" => {
             let context = CudaContext::new(0)?;
-            let steps: [(&str, Step); 14] = [
-                ("device", memory::device),
-                ("copies", memory::copies),
-                ("pinned memory", memory::pinned),
-                ("memory pools", memory::pools),
-                ("launches", kernels::launches),
-                ("raw launches", kernels::raw_launches),
-                ("attributes", kernels::attributes),
-                ("variables", kernels::variables),
-                ("events", kernels::events),
-                ("capture", capture::replay),
-                ("fork and join", capture::fork_and_join),
-                ("capture rules", capture::rules),
-                ("errors", errors::errors),
-                ("jit log", errors::jit_log),
-            ];
-            for (name, step) in steps {
+            for (name, step) in STEPS {
                 step(&context).map_err(|failure| format!("{name}: {failure}"))?;
                 println!("{name}: ok");
             }

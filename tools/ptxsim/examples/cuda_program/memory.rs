@@ -1,10 +1,10 @@
 //! Device properties, allocation and copies.
 
-use std::sync::Arc;
+use std::{ffi::c_void, ptr, sync::Arc};
 
 use cudarc::driver::{CudaContext, CudaSlice, result, sys};
 
-use crate::{Outcome, ensure};
+use crate::{Failure, Outcome, ensure};
 
 /// What an engine asks a device before it plans.
 pub fn device(context: &Arc<CudaContext>) -> Outcome {
@@ -38,6 +38,30 @@ pub fn device(context: &Arc<CudaContext>) -> Outcome {
         "the UUID is empty"
     );
     Ok(())
+}
+
+/// Calls `cuMemGetInfo` by the address that the driver gives for its plain name.
+fn mem_get_info_by_address() -> Result<usize, Failure> {
+    type MemGetInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> sys::CUresult;
+    let mut address: *mut c_void = ptr::null_mut();
+    let mut found = sys::CUdriverProcAddressQueryResult_enum::CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    let (mut free, mut total) = (0, 0);
+    // SAFETY: the name ends with a NUL, the pointers are to live values, and the function found has the type of the second
+    // version of cuMemGetInfo.
+    unsafe {
+        sys::cuGetProcAddress_v2(
+            c"cuMemGetInfo".as_ptr(),
+            &mut address,
+            12_000,
+            0,
+            &mut found,
+        )
+        .result()?;
+        ensure!(!address.is_null(), "cuMemGetInfo was not found");
+        let mem_get_info = std::mem::transmute::<*mut c_void, MemGetInfo>(address);
+        mem_get_info(&mut free, &mut total).result()?;
+    }
+    Ok(free)
 }
 
 /// Every direction, in odd lengths, and fills.
@@ -120,7 +144,7 @@ pub fn pinned(context: &Arc<CudaContext>) -> Outcome {
 /// The default pool, its release threshold, and a pool of our own.
 pub fn pools(context: &Arc<CudaContext>) -> Outcome {
     let stream = context.new_stream()?;
-    let mut pool = std::ptr::null_mut();
+    let mut pool = ptr::null_mut();
     let threshold = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: the pool is the device's own, the pointers are to live values of the attribute's type, and the allocation
     // is used and freed on the stream it was made on.

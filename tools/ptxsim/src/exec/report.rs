@@ -359,21 +359,10 @@ fn binary(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FindingKind;
+    use crate::{FindingKind, Module};
 
-    fn kernel() -> Kernel {
-        Kernel {
-            name: "k".into(),
-            params: Vec::new(),
-            param_bytes: 0,
-            static_shared: 1024,
-            local_bytes: 0,
-            max_ntid: None,
-            required_ntid: None,
-            min_blocks_per_sm: None,
-            register_estimate: 24,
-        }
-    }
+    const PTX: &str = ".version 8.0\n.target sm_80\n.address_size 64\n\
+        .visible .entry k()\n{\n.shared .align 4 .b8 tile[1024];\nret;\n}\n";
 
     fn finding(ptx_line: u32) -> Finding {
         Finding {
@@ -395,7 +384,8 @@ mod tests {
 
     #[test]
     fn launches_of_a_kernel_are_summed_and_findings_are_told_once() {
-        let kernel = kernel();
+        let module = Module::parse("k.ptx", PTX).unwrap();
+        let kernel = module.kernel("k").unwrap();
         let mut report = ProgramReport::new(Chip::H200, Some(5));
         let mut counters = Counters {
             warp_instructions: 100,
@@ -411,7 +401,7 @@ mod tests {
             counters,
         };
         let facts = LaunchFacts {
-            kernel: &kernel,
+            kernel,
             registers: Some(64),
             grid: [4, 1, 1],
             block: [256, 1, 1],
