@@ -260,3 +260,150 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ptxsim::exec::settings::Settings;
+
+    use super::*;
+    use crate::driver::{Event, Stream};
+
+    /// A driver with two streams of which the first captures.
+    fn capturing(mode: Mode, flags: u32) -> (Driver, Handle, Handle) {
+        let mut driver = Driver::new(Settings::default());
+        let mut stream = || {
+            driver.streams.add(Stream {
+                flags,
+                priority: 0,
+                built_in: false,
+            })
+        };
+        let (main, side) = (stream(), stream());
+        driver.begin_capture(main, mode).unwrap();
+        (driver, main, side)
+    }
+
+    fn fill() -> Work {
+        Work::Fill {
+            to: 0,
+            pattern: vec![0],
+            count: 1,
+        }
+    }
+
+    /// Makes `waiter` wait for all that `stream` has been given so far.
+    fn join(driver: &mut Driver, stream: Handle, waiter: Handle) {
+        let mark = driver.mark(stream);
+        let event = driver.events.add(Event {
+            mark,
+            ..Event::default()
+        });
+        driver.wait_event(waiter, event).unwrap();
+    }
+
+    #[test]
+    fn work_after_the_join_is_not_joined() {
+        for (late_work, result) in [(false, Ok(3)), (true, Err(Status::StreamCaptureUnjoined))] {
+            let (mut driver, main, side) = capturing(Mode::Global, 1);
+            assert!(driver.route(main, fill()).unwrap().is_none());
+            join(&mut driver, main, side);
+            assert!(
+                driver.route(side, fill()).unwrap().is_none(),
+                "the stream has joined the capture"
+            );
+            join(&mut driver, side, main);
+            if late_work {
+                driver.route(side, fill()).unwrap();
+            }
+            driver.route(main, fill()).unwrap();
+            assert_eq!(driver.end_capture(main).map(|nodes| nodes.len()), result);
+            assert_eq!(driver.capture_status(side), CaptureStatus::None);
+            assert!(
+                driver.route(side, fill()).unwrap().is_some(),
+                "the stream is free again"
+            );
+        }
+    }
+
+    #[test]
+    fn a_join_through_a_third_stream_counts() {
+        let (mut driver, main, side) = capturing(Mode::Global, 1);
+        let third = driver.streams.add(Stream {
+            flags: 1,
+            priority: 0,
+            built_in: false,
+        });
+        join(&mut driver, main, side);
+        driver.route(side, fill()).unwrap();
+        join(&mut driver, side, third);
+        driver.route(third, fill()).unwrap();
+        join(&mut driver, third, main);
+        assert_eq!(driver.end_capture(main).map(|nodes| nodes.len()), Ok(2));
+    }
+
+    #[test]
+    fn the_legacy_stream_clashes_with_blocking_streams_only() {
+        for (flags, result) in [(1, Ok(())), (0, Err(Status::StreamCaptureImplicit))] {
+            let (mut driver, main, _) = capturing(Mode::Relaxed, flags);
+            assert_eq!(driver.route(Handle::NULL, fill()).map(|_| ()), result);
+            let ended = driver.end_capture(main).map(|_| ());
+            assert_eq!(ended, result.map_err(|_| Status::StreamCaptureInvalidated));
+        }
+        let mut driver = Driver::new(Settings::default());
+        assert_eq!(
+            driver.begin_capture(Handle::NULL, Mode::Global),
+            Err(Status::StreamCaptureUnsupported)
+        );
+    }
+
+    #[test]
+    fn modes_say_whose_calls_spoil_a_capture() {
+        for (mode, here, elsewhere) in [
+            (Mode::Global, true, true),
+            (Mode::ThreadLocal, true, false),
+            (Mode::Relaxed, false, false),
+        ] {
+            let (mut driver, ..) = capturing(mode, 1);
+            assert_eq!(driver.forbid_during_capture().is_err(), here, "{mode:?}");
+            let (mut driver, main, _) = capturing(mode, 1);
+            let (spoiled, ended) = thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    (
+                        driver.forbid_during_capture().is_err(),
+                        driver.end_capture(main).is_ok(),
+                    )
+                });
+                other.join().unwrap()
+            });
+            assert_eq!(spoiled, elsewhere, "{mode:?}");
+            assert_eq!(
+                ended,
+                mode == Mode::Relaxed,
+                "only a relaxed capture ends on another thread"
+            );
+        }
+    }
+
+    #[test]
+    fn two_captures_do_not_merge() {
+        let (mut driver, main, side) = capturing(Mode::Relaxed, 1);
+        driver.begin_capture(side, Mode::Relaxed).unwrap();
+        let mark = driver.mark(side);
+        let event = driver.events.add(Event {
+            mark,
+            ..Event::default()
+        });
+        assert_eq!(
+            driver.wait_event(main, event),
+            Err(Status::StreamCaptureMerge)
+        );
+        assert_eq!(
+            driver.end_capture(main).err(),
+            Some(Status::StreamCaptureInvalidated)
+        );
+        assert_eq!(
+            driver.end_capture(side).err(),
+            Some(Status::StreamCaptureInvalidated)
+        );
+    }
+}

@@ -266,7 +266,8 @@ extern "C" fn at_exit() {
 }
 
 impl Driver {
-    fn new(settings: Settings) -> Self {
+    /// A device as `cuInit` leaves it.
+    pub fn new(settings: Settings) -> Self {
         let limit = settings.fail.iter().find_map(|fail| match fail {
             Fail::OutOfMemoryBytes(bytes) => Some(*bytes),
             _ => None,
