@@ -82,6 +82,9 @@ pub enum ExecError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is nothing to run.
+    #[error("no command after `--`")]
+    NoCommand,
     /// A file could not be written or read.
     #[error("{path}: {source}")]
     File {
@@ -126,7 +129,7 @@ fn execute(arguments: &Arguments) -> Result<u8, ExecError> {
     let (program, rest) = arguments
         .command
         .split_first()
-        .unwrap_or_else(|| unreachable!("clap requires one"));
+        .ok_or(ExecError::NoCommand)?;
     let mut command = Command::new(program);
     command.args(rest).env("LD_LIBRARY_PATH", library_path);
     for (name, value) in settings.to_environment() {

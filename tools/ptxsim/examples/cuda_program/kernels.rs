@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, ptr, sync::Arc};
 
-use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg, sys};
+use cudarc::driver::{CudaContext, DriverError, LaunchConfig, PushKernelArg, sys};
 
 use crate::{Outcome, ensure, module};
 
@@ -260,6 +260,40 @@ pub fn events(context: &Arc<CudaContext>) -> Outcome {
         "time was taken to an event without timing"
     );
     Ok(())
+}
+
+/// Several host threads, each with a stream of its own, at once.
+pub fn threads(context: &Arc<CudaContext>) -> Outcome {
+    let reduce = module(context, "reduce")?;
+    let work = &|number: i32| -> Result<f32, DriverError> {
+        context.bind_to_thread()?;
+        let stream = context.new_stream()?;
+        let function = reduce.load_function("reduce_atomic_f32")?;
+        let mut total = stream.alloc_zeros::<f32>(1)?;
+        for _ in 0..5 {
+            let (x, n) = (stream.clone_htod(&vec![number as f32; 300])?, 300_i32);
+            // SAFETY: the arguments are those of the kernel's signature; any grid covers the input.
+            unsafe {
+                stream
+                    .launch_builder(&function)
+                    .arg(&x)
+                    .arg(&mut total)
+                    .arg(&n)
+                    .launch(geometry(2, 64))
+            }?;
+        }
+        Ok(stream.clone_dtoh(&total)?[0])
+    };
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (1..=4)
+            .map(|number| (number, scope.spawn(move || work(number))))
+            .collect();
+        for (number, thread) in started {
+            let sum = thread.join().map_err(|_| "a thread panicked")??;
+            ensure!(sum == (1500 * number) as f32, "thread {number} got {sum}");
+        }
+        Ok(())
+    })
 }
 
 /// Launches a kernel of planted_memory.cu on 95 elements, for the findings it gives on the stand-in.

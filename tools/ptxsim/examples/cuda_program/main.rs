@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 /// What works on any GPU, in the order it is run.
-const STEPS: [(&str, Step); 14] = [
+const STEPS: [(&str, Step); 15] = [
     ("device", memory::device),
     ("copies", memory::copies),
     ("pinned-memory", memory::pinned),
@@ -72,6 +72,7 @@ const STEPS: [(&str, Step); 14] = [
     ("attributes", kernels::attributes),
     ("variables", kernels::variables),
     ("events", kernels::events),
+    ("threads", kernels::threads),
     ("capture", capture::replay),
     ("fork-and-join", capture::fork_and_join),
     ("capture-rules", capture::rules),

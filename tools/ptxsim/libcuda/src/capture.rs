@@ -10,7 +10,12 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use crate::{driver::Driver, handles::Handle, status::Status, work::Work};
+use crate::{
+    driver::{Driver, StreamKind},
+    handles::Handle,
+    status::Status,
+    work::Work,
+};
 
 /// How many pieces of each stream's work something comes after.
 pub type Clock = BTreeMap<Handle, u64>;
@@ -88,7 +93,7 @@ impl Driver {
 
     /// Begins a capture on a stream.
     pub fn begin_capture(&mut self, stream: Handle, mode: Mode) -> Result<(), Status> {
-        if self.streams.get(stream)?.is_legacy() {
+        if self.streams.get(stream)?.kind == StreamKind::Legacy {
             return Err(Status::StreamCaptureUnsupported);
         }
         if self.capture_of(stream).is_some() {
@@ -134,7 +139,7 @@ impl Driver {
 
     /// Takes work into the capture its stream takes part in, or gives it back to be done now.
     pub fn route(&mut self, stream: Handle, work: Work) -> Result<Option<Work>, Status> {
-        let legacy = self.streams.get(stream)?.is_legacy();
+        let legacy = self.streams.get(stream)?.kind == StreamKind::Legacy;
         if let Some((_, capture)) = self.capture_of(stream) {
             if !capture.valid {
                 return Err(Status::StreamCaptureInvalidated);
@@ -271,13 +276,7 @@ mod tests {
     /// A driver with two streams of which the first captures.
     fn capturing(mode: Mode, flags: u32) -> (Driver, Handle, Handle) {
         let mut driver = Driver::new(Settings::default());
-        let mut stream = || {
-            driver.streams.add(Stream {
-                flags,
-                priority: 0,
-                built_in: false,
-            })
-        };
+        let mut stream = || driver.streams.add(Stream::created(flags, 0));
         let (main, side) = (stream(), stream());
         driver.begin_capture(main, mode).unwrap();
         (driver, main, side)
@@ -328,11 +327,7 @@ mod tests {
     #[test]
     fn a_join_through_a_third_stream_counts() {
         let (mut driver, main, side) = capturing(Mode::Global, 1);
-        let third = driver.streams.add(Stream {
-            flags: 1,
-            priority: 0,
-            built_in: false,
-        });
+        let third = driver.streams.add(Stream::created(1, 0));
         join(&mut driver, main, side);
         driver.route(side, fill()).unwrap();
         join(&mut driver, side, third);

@@ -83,30 +83,43 @@ pub struct Function {
 /// A stream.
 #[derive(Debug)]
 pub struct Stream {
+    pub kind: StreamKind,
+    /// `CU_STREAM_NON_BLOCKING` or nothing.
     pub flags: u32,
     pub priority: i32,
-    pub built_in: bool,
+}
+
+/// Where a stream comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// The default stream that waits for all blocking ones, and they for it.
+    Legacy,
+    /// The default stream of each thread; here one for all.
+    PerThread,
+    /// Made by the program.
+    Created,
 }
 
 impl Stream {
     /// The handles of the legacy default stream (null and its explicit name) and of the per-thread one.
-    pub const LEGACY: [Handle; 2] = [Handle::NULL, Handle::number(1)];
-    pub const PER_THREAD: Handle = Handle::number(2);
-    const LEGACY_FLAGS: u32 = u32::MAX;
+    const BUILT_IN: [(Handle, StreamKind); 3] = [
+        (Handle::NULL, StreamKind::Legacy),
+        (Handle::number(1), StreamKind::Legacy),
+        (Handle::number(2), StreamKind::PerThread),
+    ];
 
-    /// Whether this is the stream that waits for all blocking ones.
-    pub fn is_legacy(&self) -> bool {
-        self.flags == Self::LEGACY_FLAGS
+    /// A stream that the program made.
+    pub fn created(flags: u32, priority: i32) -> Self {
+        Self {
+            kind: StreamKind::Created,
+            flags,
+            priority,
+        }
     }
 
     /// Whether the legacy stream waits for this one (no `CU_STREAM_NON_BLOCKING`).
     pub fn is_blocking(&self) -> bool {
-        self.flags & 1 == 0
-    }
-
-    /// What `cuStreamGetFlags` says.
-    pub fn public_flags(&self) -> u32 {
-        if self.is_legacy() { 0 } else { self.flags }
+        self.kind != StreamKind::Legacy && self.flags & 1 == 0
     }
 }
 
@@ -273,24 +286,16 @@ impl Driver {
             _ => None,
         });
         let mut streams = Registry::new(4);
-        for handle in Stream::LEGACY {
+        for (handle, kind) in Stream::BUILT_IN {
             streams.put(
                 handle,
                 Stream {
-                    flags: Stream::LEGACY_FLAGS,
+                    kind,
+                    flags: 0,
                     priority: 0,
-                    built_in: true,
                 },
             );
         }
-        streams.put(
-            Stream::PER_THREAD,
-            Stream {
-                flags: 0,
-                priority: 0,
-                built_in: true,
-            },
-        );
         let mut pools = Registry::new(9);
         let current_pool = pools.add(Pool::default());
         Self {

@@ -5,8 +5,8 @@ use std::ffi::{c_int, c_uint};
 use super::device::check_device;
 use crate::{
     driver::{
-        Driver, VERSION, current_context, in_context, initialised, pop_context, push_context,
-        set_current_context,
+        Driver, StreamKind, VERSION, current_context, in_context, initialised, pop_context,
+        push_context, set_current_context,
     },
     ffi::{In, Out},
     handles::Handle,
@@ -98,7 +98,9 @@ fn end_of_device_state(driver: &mut Driver) {
     driver.graphs.retain(|_| false);
     driver.executables.retain(|_| false);
     driver.captures.retain(|_| false);
-    driver.streams.retain(|stream| stream.built_in);
+    driver
+        .streams
+        .retain(|stream| stream.kind != StreamKind::Created);
     driver.pending_error = None;
     driver.sticky = None;
     driver.write_report();

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_uint};
 
 use crate::{
     capture::{CaptureStatus, Mode},
-    driver::{Graph, Stream, current_context, in_context, submit},
+    driver::{Graph, Stream, StreamKind, current_context, in_context, submit},
     ffi::{HostAddress, HostCall, Out},
     handles::Handle,
     status::Status,
@@ -30,18 +30,14 @@ pub extern "C" fn cuStreamCreateWithPriority(
             return Err(Status::InvalidValue);
         }
         let priority = priority.clamp(GREATEST_PRIORITY, 0);
-        stream.set(driver.streams.add(Stream {
-            flags,
-            priority,
-            built_in: false,
-        }))
+        stream.set(driver.streams.add(Stream::created(flags, priority)))
     })
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Status {
     in_context(|driver| {
-        if driver.streams.get(stream)?.built_in {
+        if driver.streams.get(stream)?.kind != StreamKind::Created {
             return Err(Status::InvalidHandle);
         }
         // A capture loses its stream: it cannot end well.
@@ -73,7 +69,7 @@ pub extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uin
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamGetFlags(stream: Handle, flags: Out<c_uint>) -> Status {
-    in_context(|driver| flags.set(driver.streams.get(stream)?.public_flags()))
+    in_context(|driver| flags.set(driver.streams.get(stream)?.flags))
 }
 
 #[unsafe(no_mangle)]
