@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Run blocks and warps in an order shuffled with this seed
     #[arg(long, value_name = "SEED")]
     shuffle: Option<u64>,
+    /// Do the work of streams as late as the program's waits allow, so that a missing wait shows
+    #[arg(long)]
+    late: bool,
     /// Write findings, leaks and counters of all processes to this file
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
@@ -117,6 +120,7 @@ fn execute(arguments: &Arguments) -> Result<u8, ExecError> {
     let settings = Settings {
         chip: arguments.chip.clone(),
         shuffle: arguments.shuffle,
+        late: arguments.late,
         fail: arguments.fail.clone(),
         instruction_limit: arguments.instruction_limit,
         report_dir: Some(scratch.0.clone()),

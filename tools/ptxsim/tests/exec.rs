@@ -115,6 +115,7 @@ fn the_program_passes_on_every_chip_and_shuffled() {
         &["--chip", "H200"][..],
         &["--chip", "A100"],
         &["--chip", "rtx-4090"],
+        &["--late"],
         &["--shuffle", "11"],
     ] {
         let run = passes(options, "all");
@@ -229,6 +230,27 @@ fn findings_are_printed_and_fail_a_program_that_succeeded() {
     );
     let clean = run_program(&[], "tail_block_ok");
     assert_eq!(clean.code, Some(0), "{}", clean.said);
+}
+
+#[test]
+fn late_work_shows_a_missing_wait() {
+    passes(&[], "missing-wait");
+    let run = run_program(&["--late"], "missing-wait");
+    assert_eq!(run.code, Some(3), "{}", run.said);
+    assert!(
+        run.said.contains("the copy had not been made yet: 0"),
+        "{}",
+        run.said
+    );
+    let run = passes(
+        &["--late", "--fail", "async-error=reduce_atomic_f32:2"],
+        "async-error",
+    );
+    assert!(
+        run.said.contains("launch 2 of reduce_atomic_f32"),
+        "{}",
+        run.said
+    );
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn run(scenario: &str) -> Outcome {
             std::mem::forget(context.default_stream().alloc_zeros::<u8>(1234)?);
             Ok(())
         }
+        "missing-wait" => memory::missing_wait(),
         "clusters" => refusals::clusters(),
         "no-device" => refusals::no_device(),
         "old-driver" => refusals::old_driver(),

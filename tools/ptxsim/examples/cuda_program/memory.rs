@@ -165,3 +165,24 @@ pub fn pools(context: &Arc<CudaContext>) -> Outcome {
     ensure!(kept == u64::MAX, "the release threshold is {kept}");
     Ok(())
 }
+
+/// Reads pinned memory without waiting for the copy into it: a bug that a fast GPU hides, and `--late` shows.
+pub fn missing_wait() -> Outcome {
+    let context = CudaContext::new(0)?;
+    let stream = context.new_stream()?;
+    let device = stream.clone_htod(&[7_u32; 100])?;
+    // SAFETY: the memory is read as zeros or as what was copied, and freed once, after the stream is done with it.
+    let got = unsafe {
+        let pinned = result::malloc_host(400, 0)?.cast::<u32>();
+        pinned.write_bytes(0, 100);
+        let fetch = std::slice::from_raw_parts_mut(pinned, 100);
+        stream.memcpy_dtoh(&device, fetch)?;
+        let got = fetch[99];
+        stream.synchronize()?;
+        ensure!(fetch[99] == 7, "the copy was never made");
+        result::free_host(pinned.cast())?;
+        got
+    };
+    ensure!(got == 7, "the copy had not been made yet: {got}");
+    Ok(())
+}

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     driver::{Driver, StreamKind},
     handles::Handle,
+    queue::Item,
     status::Status,
     work::Work,
 };
@@ -237,8 +238,15 @@ impl Driver {
         let mark = self.events.get(event)?.mark.clone();
         let own = self.capture_of(stream).map(|(handle, _)| handle);
         match (own, mark) {
-            // Streams run in the order of submission: there is nothing to wait for.
-            (None, None) => Ok(()),
+            (None, None) => {
+                // An event that was never recorded is complete.
+                match self.events.get(event)?.ticket {
+                    Some(ticket) if !self.is_done(ticket) => {
+                        self.push(stream, Item::Wait(ticket)).map(|_| ())
+                    }
+                    _ => Ok(()),
+                }
+            }
             // A dependency on work outside the graph.
             (Some(own), None) => {
                 self.captures.get_mut(own)?.valid = false;

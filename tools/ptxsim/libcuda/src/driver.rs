@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt::Display,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,6 +24,7 @@ use ptxsim::{
 use crate::{
     capture::{Capture, Mark},
     handles::{Handle, Registry},
+    queue::{Item, Ticket},
     status::Status,
     work::Work,
 };
@@ -87,6 +88,10 @@ pub struct Stream {
     /// `CU_STREAM_NON_BLOCKING` or nothing.
     pub flags: u32,
     pub priority: i32,
+    /// What it has still to do.
+    pub queue: VecDeque<Item>,
+    /// How many items it has done.
+    pub done: u64,
 }
 
 /// Where a stream comes from.
@@ -101,19 +106,24 @@ pub enum StreamKind {
 }
 
 impl Stream {
-    /// The handles of the legacy default stream (null and its explicit name) and of the per-thread one.
-    const BUILT_IN: [(Handle, StreamKind); 3] = [
+    /// The handles of the default streams.
+    const BUILT_IN: [(Handle, StreamKind); 2] = [
         (Handle::NULL, StreamKind::Legacy),
-        (Handle::number(1), StreamKind::Legacy),
         (Handle::number(2), StreamKind::PerThread),
     ];
 
     /// A stream that the program made.
     pub fn created(flags: u32, priority: i32) -> Self {
+        Self::new(StreamKind::Created, flags, priority)
+    }
+
+    fn new(kind: StreamKind, flags: u32, priority: i32) -> Self {
         Self {
-            kind: StreamKind::Created,
+            kind,
             flags,
             priority,
+            queue: VecDeque::new(),
+            done: 0,
         }
     }
 
@@ -127,7 +137,8 @@ impl Stream {
 #[derive(Debug, Default)]
 pub struct Event {
     pub timing: bool,
-    /// When it was last recorded outside of captures.
+    /// Where it was last recorded outside of captures, and, when the stream has got there, the time.
+    pub ticket: Option<Ticket>,
     pub recorded: Option<Instant>,
     /// Where in a capture it was last recorded, while that lasts.
     pub mark: Option<Mark>,
@@ -205,22 +216,6 @@ pub fn in_context(call: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Statu
     })
 }
 
-/// Submits work to a stream: into its capture, or done now.
-pub fn submit(stream: Handle, make: impl FnOnce(&mut Driver) -> Result<Work, Status>) -> Status {
-    let mut call = None;
-    let status = in_context(|driver| {
-        let work = make(driver)?;
-        if let Some(work) = driver.route(stream, work)? {
-            call = driver.execute(&work, false)?;
-        }
-        Ok(())
-    });
-    if let Some(call) = call {
-        call.run();
-    }
-    status
-}
-
 /// The context current to this thread, or null.
 pub fn current_context() -> Handle {
     CONTEXTS.with_borrow(|contexts| contexts.last().copied().unwrap_or(Handle::NULL))
@@ -273,6 +268,16 @@ extern "C" fn at_exit() {
     if let Ok(mut state) = DRIVER.try_lock()
         && let Some(driver) = state.as_mut()
     {
+        let queued = driver
+            .streams
+            .iter()
+            .map(|(_, stream)| stream.queue.len())
+            .sum::<usize>();
+        if queued > 0 {
+            driver.report.add_note(format!(
+                "{queued} items were queued at the end that nothing had waited for"
+            ));
+        }
         driver.collect_leaks();
         driver.write_report();
     }
@@ -287,14 +292,7 @@ impl Driver {
         });
         let mut streams = Registry::new(4);
         for (handle, kind) in Stream::BUILT_IN {
-            streams.put(
-                handle,
-                Stream {
-                    kind,
-                    flags: 0,
-                    priority: 0,
-                },
-            );
+            streams.put(handle, Stream::new(kind, 0, 0));
         }
         let mut pools = Registry::new(9);
         let current_pool = pools.add(Pool::default());

@@ -30,6 +30,13 @@ pub enum Work {
         /// Length.
         bytes: usize,
     },
+    /// Host to device, the bytes read already.
+    CopyStaged {
+        /// Device address.
+        to: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// Device to host.
     CopyOut {
         /// Host address.
@@ -74,6 +81,8 @@ pub struct KernelLaunch {
     pub dynamic_shared: u32,
     /// The parameter buffer.
     pub params: Vec<u8>,
+    /// Which launch of the kernel this is, from 1; 0 before it is admitted.
+    pub nth: u64,
 }
 
 impl Work {
@@ -81,14 +90,79 @@ impl Work {
     pub fn node_type(&self) -> u32 {
         match self {
             Self::Kernel(_) => 0,
-            Self::CopyIn { .. } | Self::CopyOut { .. } | Self::Copy { .. } => 1,
+            Self::CopyIn { .. }
+            | Self::CopyStaged { .. }
+            | Self::CopyOut { .. }
+            | Self::Copy { .. } => 1,
             Self::Fill { .. } => 2,
             Self::Host(_) => 3,
+        }
+    }
+
+    /// Reads the source of a copy from pageable memory, which a driver stages before the call returns.
+    pub fn staged(self, driver: &Driver) -> Result<Self, Status> {
+        match self {
+            Self::CopyIn { to, from, bytes } if !driver.is_pinned(from) => Ok(Self::CopyStaged {
+                to,
+                bytes: from.read(bytes)?,
+            }),
+            other => Ok(other),
+        }
+    }
+
+    /// The device ranges it touches.
+    fn ranges(&self) -> Vec<(u64, usize)> {
+        match self {
+            Self::Kernel(_) | Self::Host(_) => Vec::new(),
+            Self::CopyIn { to, bytes, .. } => vec![(*to, *bytes)],
+            Self::CopyStaged { to, bytes } => vec![(*to, bytes.len())],
+            Self::CopyOut { from, bytes, .. } => vec![(*from, *bytes)],
+            Self::Copy { to, from, bytes } => vec![(*to, *bytes), (*from, *bytes)],
+            Self::Fill { to, pattern, count } => vec![(*to, pattern.len() * count)],
         }
     }
 }
 
 impl Driver {
+    /// Whether a host address lies in pinned memory.
+    pub fn is_pinned(&self, address: HostAddress) -> bool {
+        let below = self.pinned.range(..=address.number()).next_back();
+        below.is_some_and(|(start, pinned)| address.number() - start < pinned.bytes)
+    }
+
+    /// Checks what a driver checks when work is submitted, and counts launches.
+    pub fn admit(&mut self, mut work: Work) -> Result<Work, Status> {
+        for (address, bytes) in work.ranges().into_iter().filter(|(_, bytes)| *bytes > 0) {
+            let allocation = self.memory.allocation_of(address);
+            let inside = allocation.is_some_and(|a| bytes as u64 <= a.base + a.bytes - address);
+            if !inside {
+                let why = format!(
+                    "{bytes} bytes from device address {address:#x} are not all in one allocation"
+                );
+                return Err(self.refuse("copy or fill", why, Status::InvalidValue));
+            }
+        }
+        if let Work::Kernel(launch) = &mut work {
+            let name = self.functions.get(launch.function)?.name.clone();
+            let count = self.launches.entry(name.clone()).or_default();
+            *count += 1;
+            launch.nth = *count;
+            let asked = Fail::LaunchFails(Nth {
+                kernel: name.clone(),
+                nth: launch.nth,
+            });
+            if self.settings.fail.contains(&asked) {
+                let call = format!("launch {} of {name}", launch.nth);
+                return Err(self.refuse(
+                    &call,
+                    "asked for by --fail",
+                    Status::LaunchOutOfResources,
+                ));
+            }
+        }
+        Ok(work)
+    }
+
     /// Does a piece of work. A host function is given back, to be called when the driver is not locked.
     pub fn execute(&mut self, work: &Work, from_graph: bool) -> Result<Option<HostCall>, Status> {
         if self.pending_error.is_some() {
@@ -99,6 +173,10 @@ impl Driver {
             Work::Kernel(kernel) => self.run_kernel(kernel, from_graph)?,
             Work::CopyIn { to, from, bytes } => {
                 let done = self.memory.write(*to, &from.read(*bytes)?);
+                self.check("copy to the device", done)?;
+            }
+            Work::CopyStaged { to, bytes } => {
+                let done = self.memory.write(*to, bytes);
                 self.check("copy to the device", done)?;
             }
             Work::CopyOut { to, from, bytes } => {
@@ -120,9 +198,9 @@ impl Driver {
         Ok(None)
     }
 
-    /// A range outside an allocation is an invalid value, as a driver says; the report says which.
+    /// A range that was freed since it was submitted.
     fn check(&mut self, what: &str, done: Result<(), MemoryError>) -> Result<(), Status> {
-        done.map_err(|error| self.refuse(what, error, Status::InvalidValue))
+        done.map_err(|error| self.refuse(what, error, Status::IllegalAddress))
     }
 
     fn run_kernel(&mut self, work: &KernelLaunch, from_graph: bool) -> Result<(), Status> {
@@ -134,31 +212,13 @@ impl Driver {
             .kernel(&function.name)
             .ok_or(Status::InvalidHandle)?;
 
-        let nth = self.launches.entry(function.name.clone()).or_default();
-        *nth += 1;
-        let is_this = |asked: &Nth| asked.kernel == function.name && asked.nth == *nth;
-        let refused = self
-            .settings
-            .fail
-            .iter()
-            .any(|fail| matches!(fail, Fail::LaunchFails(asked) if is_this(asked)));
-        let breaks = self
-            .settings
-            .fail
-            .iter()
-            .any(|fail| matches!(fail, Fail::AsyncError(asked) if is_this(asked)));
-        if refused || breaks {
-            let call = format!("launch {nth} of {}", function.name);
-            if refused {
-                return Err(self.refuse(
-                    &call,
-                    "asked for by --fail",
-                    Status::LaunchOutOfResources,
-                ));
-            }
-            self.pending_error =
-                Some(self.refuse(&call, "asked for by --fail", Status::IllegalAddress));
-            return Ok(());
+        let asked = Fail::AsyncError(Nth {
+            kernel: function.name.clone(),
+            nth: work.nth,
+        });
+        if self.settings.fail.contains(&asked) {
+            let call = format!("launch {} of {}", work.nth, function.name);
+            return Err(self.refuse(&call, "asked for by --fail", Status::IllegalAddress));
         }
 
         let config = LaunchConfig {
@@ -175,7 +235,7 @@ impl Driver {
                 Err(LaunchError::Stopped { message, report }) => (*report, Some(message)),
                 Err(error) => {
                     let call = format!("launch of {}", function.name);
-                    return Err(self.refuse(&call, error, Status::InvalidValue));
+                    return Err(self.refuse(&call, error, Status::LaunchFailed));
                 }
             };
         let facts = LaunchFacts {
@@ -189,7 +249,7 @@ impl Driver {
         let news = self.report.add_launch(facts, &report);
         if let Some(message) = stopped {
             let call = format!("launch of {}", function.name);
-            self.pending_error = Some(self.refuse(&call, message, Status::LaunchFailed));
+            return Err(self.refuse(&call, message, Status::LaunchFailed));
         } else if news {
             self.write_report();
         }

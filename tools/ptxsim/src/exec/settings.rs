@@ -15,6 +15,8 @@ pub struct Settings {
     pub chip: Chip,
     /// Seed that shuffles the order of blocks and warps; `None` for the natural order.
     pub shuffle: Option<u64>,
+    /// Whether streams do their work as late as the program's waits allow, instead of at once.
+    pub late: bool,
     /// What it refuses.
     pub fail: Vec<Fail>,
     /// Most instructions one warp may execute in a launch.
@@ -28,6 +30,7 @@ impl Default for Settings {
         Self {
             chip: Chip::H200,
             shuffle: None,
+            late: false,
             fail: Vec::new(),
             instruction_limit: INSTRUCTION_LIMIT,
             report_dir: None,
@@ -45,6 +48,7 @@ pub struct BadSetting {
 
 const CHIP: &str = "PTXSIM_CHIP";
 const SHUFFLE: &str = "PTXSIM_SHUFFLE";
+const LATE: &str = "PTXSIM_LATE";
 const FAIL: &str = "PTXSIM_FAIL";
 const LIMIT: &str = "PTXSIM_INSTRUCTION_LIMIT";
 const REPORT_DIR: &str = "PTXSIM_REPORT_DIR";
@@ -56,6 +60,7 @@ impl Settings {
         vec![
             (CHIP, Some(self.chip.name.into())),
             (SHUFFLE, self.shuffle.map(|seed| seed.to_string().into())),
+            (LATE, self.late.then(|| "1".into())),
             (FAIL, (!fail.is_empty()).then(|| fail.join(",").into())),
             (LIMIT, Some(self.instruction_limit.to_string().into())),
             (
@@ -87,6 +92,7 @@ impl Settings {
             })?;
         }
         settings.shuffle = number(SHUFFLE)?;
+        settings.late = number(LATE)?.is_some_and(|late| late != 0);
         settings.instruction_limit = number(LIMIT)?.unwrap_or(INSTRUCTION_LIMIT);
         settings.report_dir = lookup(REPORT_DIR).map(PathBuf::from);
         for part in text(FAIL).iter().flat_map(|text| text.split(',')) {
@@ -130,6 +136,7 @@ mod tests {
         let settings = Settings {
             chip: Chip::RTX_4090,
             shuffle: Some(7),
+            late: true,
             fail: vec![Fail::OutOfMemoryAt(2), "async-error=k:3".parse().unwrap()],
             instruction_limit: 1000,
             report_dir: Some("some/where".into()),

@@ -10,6 +10,7 @@ use crate::{
     },
     ffi::{In, Out},
     handles::Handle,
+    queue::{Goal, drain, wait_for},
     status::Status,
 };
 
@@ -32,6 +33,7 @@ pub extern "C" fn cuDevicePrimaryCtxRetain(context: Out<Handle>, device: c_int) 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> Status {
+    drain(Goal::Everything);
     initialised(|driver| {
         check_device(device)?;
         match driver.primary {
@@ -50,6 +52,7 @@ pub extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> Status {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevicePrimaryCtxReset_v2(device: c_int) -> Status {
+    drain(Goal::Everything);
     initialised(|driver| {
         check_device(device)?;
         match driver.primary {
@@ -145,6 +148,7 @@ pub extern "C" fn cuCtxCreate_v4(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxDestroy_v2(context: Handle) -> Status {
+    drain(Goal::Everything);
     initialised(|driver| {
         if driver
             .primary
@@ -211,10 +215,11 @@ pub extern "C" fn cuCtxGetApiVersion(_context: Handle, version: Out<c_uint>) -> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSynchronize() -> Status {
-    in_context(|driver| {
+    let all = |driver: &mut Driver| {
         driver.forbid_while_any_captures()?;
-        driver.surface_errors()
-    })
+        Ok(Goal::Everything)
+    };
+    wait_for(all, |driver| driver.surface_errors())
 }
 
 #[unsafe(no_mangle)]

@@ -9,8 +9,8 @@ use crate::{
     driver::{Graph, in_context},
     ffi::Out,
     handles::Handle,
+    queue::{Goal, Item, drain},
     status::Status,
-    work::Work,
 };
 
 /// `CUDA_GRAPH_INSTANTIATE_FLAG_*`: auto free, upload, device launch, node priority.
@@ -58,32 +58,24 @@ pub extern "C" fn cuGraphUpload(executable: Handle, stream: Handle) -> Status {
 /// Into a capturing stream the graph's nodes go one by one, where a driver would make a child graph.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphLaunch(executable: Handle, stream: Handle) -> Status {
-    let mut nodes: Arc<[Work]> = Arc::new([]);
-    let found = in_context(|driver| {
+    let mut goal = None;
+    let status = in_context(|driver| {
         driver.streams.get(stream)?;
-        nodes = Arc::clone(driver.executables.get(executable)?);
+        let nodes = Arc::clone(driver.executables.get(executable)?);
         driver.report.graph_launches += 1;
+        for node in nodes.iter() {
+            if let Some(work) = driver.route(stream, node.clone())? {
+                let work = driver.admit(work)?;
+                let ticket = driver.push(stream, Item::Work(work, true))?;
+                goal = (!driver.settings.late).then_some(Goal::Place(ticket));
+            }
+        }
         Ok(())
     });
-    if found != Status::Success {
-        return found;
+    if let Some(goal) = goal {
+        drain(goal);
     }
-    for node in nodes.iter() {
-        let mut call = None;
-        let status = in_context(|driver| {
-            if let Some(work) = driver.route(stream, node.clone())? {
-                call = driver.execute(&work, true)?;
-            }
-            Ok(())
-        });
-        if let Some(call) = call {
-            call.run();
-        }
-        if status != Status::Success {
-            return status;
-        }
-    }
-    Status::Success
+    status
 }
 
 /// With a null array the number of nodes; otherwise as many handles as there is room for.

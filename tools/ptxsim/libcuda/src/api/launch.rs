@@ -4,9 +4,10 @@ use std::ffi::{c_uint, c_void};
 
 use crate::{
     attributes::{MAX_BLOCK, MAX_GRID},
-    driver::{Driver, in_context, submit},
+    driver::{Driver, in_context},
     ffi::{Arguments, HostAddress, In},
     handles::Handle,
+    queue::submit,
     status::Status,
     work::{KernelLaunch, Work},
 };
@@ -185,6 +186,7 @@ fn prepare(
         block,
         dynamic_shared,
         params,
+        nth: 0,
     }))
 }
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use crate::{
-    driver::{Driver, Pinned, in_context, submit},
+    driver::{Driver, Pinned, in_context},
     ffi::{HostAddress, Out},
     handles::Handle,
+    queue::{Goal, submit, submit_and_wait, wait_for},
     status::Status,
     work::Work,
 };
@@ -35,12 +36,16 @@ pub extern "C" fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) -> Status {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFree_v2(address: u64) -> Status {
-    in_context(|driver| {
-        driver.forbid_during_capture()?;
-        // cuMemFree waits for the device.
+    wait_for(everything, |driver| {
         driver.surface_errors()?;
         driver.free(address, "cuMemFree")
     })
+}
+
+/// The goal of a call that waits for the device and is forbidden during captures.
+fn everything(driver: &mut Driver) -> Result<Goal, Status> {
+    driver.forbid_during_capture()?;
+    Ok(Goal::Everything)
 }
 
 #[unsafe(no_mangle)]
@@ -98,8 +103,7 @@ pub extern "C" fn cuMemAllocHost_v2(address: Out<*mut c_void>, bytes: usize) -> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeHost(address: *mut c_void) -> Status {
-    in_context(|driver| {
-        driver.forbid_during_capture()?;
+    wait_for(everything, |driver| {
         driver.surface_errors()?;
         match driver.pinned.get(&(address as usize)) {
             Some(pinned) if !pinned.registered => {
@@ -159,12 +163,14 @@ pub extern "C" fn cuMemHostRegister_v2(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemHostUnregister(address: HostAddress) -> Status {
-    in_context(|driver| match driver.pinned.get(&address.number()) {
-        Some(pinned) if pinned.registered => {
-            driver.pinned.remove(&address.number());
-            Ok(())
+    wait_for(everything, |driver| {
+        match driver.pinned.get(&address.number()) {
+            Some(pinned) if pinned.registered => {
+                driver.pinned.remove(&address.number());
+                Ok(())
+            }
+            _ => Err(Status::HostMemoryNotRegistered),
         }
-        _ => Err(Status::HostMemoryNotRegistered),
     })
 }
 
@@ -195,31 +201,27 @@ pub extern "C" fn cuPointerGetAttribute(data: Out<u64>, attribute: c_uint, addre
 
 // Copies. The synchronous forms wait for the device and run on the legacy stream.
 
-/// A synchronous copy or fill.
-fn blocking(work: Work) -> Status {
-    let status = in_context(|driver| {
+/// A synchronous copy.
+fn blocking(make: impl FnOnce(&mut Driver) -> Result<Work, Status>) -> Status {
+    submit_and_wait(Handle::NULL, |driver| {
         driver.forbid_during_capture()?;
-        driver.surface_errors()
-    });
-    match status {
-        Status::Success => submit(Handle::NULL, |_| Ok(work)),
-        status => status,
-    }
+        make(driver)
+    })
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoD_v2(to: u64, from: HostAddress, bytes: usize) -> Status {
-    blocking(Work::CopyIn { to, from, bytes })
+    blocking(|_| Ok(Work::CopyIn { to, from, bytes }))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoH_v2(to: HostAddress, from: u64, bytes: usize) -> Status {
-    blocking(Work::CopyOut { to, from, bytes })
+    blocking(|_| Ok(Work::CopyOut { to, from, bytes }))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) -> Status {
-    blocking(Work::Copy { to, from, bytes })
+    blocking(|_| Ok(Work::Copy { to, from, bytes }))
 }
 
 #[unsafe(no_mangle)]
@@ -232,7 +234,7 @@ pub extern "C" fn cuMemcpyHtoDAsync_v2(
     submit(stream, |_| Ok(Work::CopyIn { to, from, bytes }))
 }
 
-/// To pageable memory a driver's copy has waited for the device when it returns; to pinned memory it has not.
+/// To pageable memory the copy has been made when the call returns; to pinned memory it has not.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoHAsync_v2(
     to: HostAddress,
@@ -240,14 +242,15 @@ pub extern "C" fn cuMemcpyDtoHAsync_v2(
     bytes: usize,
     stream: Handle,
 ) -> Status {
-    submit(stream, |driver| {
-        let pinned = driver.pinned.range(..=to.number()).next_back();
-        let is_pinned = pinned.is_some_and(|(start, pinned)| to.number() - start < pinned.bytes);
-        if !is_pinned {
-            driver.surface_errors()?;
-        }
-        Ok(Work::CopyOut { to, from, bytes })
-    })
+    let mut pinned = false;
+    in_context(|driver| {
+        pinned = driver.is_pinned(to);
+        Ok(())
+    });
+    match pinned {
+        true => submit(stream, |_| Ok(Work::CopyOut { to, from, bytes })),
+        false => submit_and_wait(stream, |_| Ok(Work::CopyOut { to, from, bytes })),
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -288,14 +291,7 @@ fn unified(driver: &mut Driver, to: u64, from: u64, bytes: usize) -> Result<Work
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpy(to: u64, from: u64, bytes: usize) -> Status {
-    let status = in_context(|driver| {
-        driver.forbid_during_capture()?;
-        driver.surface_errors()
-    });
-    match status {
-        Status::Success => submit(Handle::NULL, |driver| unified(driver, to, from, bytes)),
-        status => status,
-    }
+    blocking(|driver| unified(driver, to, from, bytes))
 }
 
 #[unsafe(no_mangle)]

@@ -7,6 +7,7 @@ use crate::{
     driver::{Driver, Pool, in_context, initialised},
     ffi::{HostAddress, In, Out},
     handles::Handle,
+    queue::{Goal, Item, drain},
     status::Status,
 };
 
@@ -16,6 +17,7 @@ const RELEASE_THRESHOLD: c_uint = 4;
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: Handle) -> Status {
+    make_room(bytes);
     in_context(|driver| allocate(driver, &address, bytes, stream, "cuMemAllocAsync"))
 }
 
@@ -26,10 +28,23 @@ pub extern "C" fn cuMemAllocFromPoolAsync(
     pool: Handle,
     stream: Handle,
 ) -> Status {
+    make_room(bytes);
     in_context(|driver| {
         driver.pools.get(pool)?;
         allocate(driver, &address, bytes, stream, "cuMemAllocFromPoolAsync")
     })
+}
+
+/// Memory whose freeing is queued still counts: a driver would wait for it rather than fail.
+fn make_room(bytes: usize) {
+    let mut tight = false;
+    initialised(|driver| {
+        tight = bytes as u64 > driver.memory.limit().saturating_sub(driver.memory.used());
+        Ok(())
+    });
+    if tight {
+        drain(Goal::Everything);
+    }
 }
 
 fn allocate(
@@ -45,10 +60,26 @@ fn allocate(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeAsync(address: u64, stream: Handle) -> Status {
-    in_context(|driver| {
-        refuse_in_capture(driver, stream, "cuMemFreeAsync")?;
-        driver.free(address, "cuMemFreeAsync")
-    })
+    const CALL: &str = "cuMemFreeAsync";
+    let mut now = None;
+    let status = in_context(|driver| {
+        refuse_in_capture(driver, stream, CALL)?;
+        let begins = driver
+            .memory
+            .allocation_of(address)
+            .is_some_and(|allocation| allocation.base == address);
+        if address != 0 && !begins {
+            let why = format!("no allocation begins at device address {address:#x}");
+            return Err(driver.refuse(CALL, why, Status::InvalidValue));
+        }
+        let ticket = driver.push(stream, Item::Free(address, CALL))?;
+        now = (!driver.settings.late).then_some(ticket);
+        Ok(())
+    });
+    if let Some(ticket) = now {
+        drain(Goal::Place(ticket));
+    }
+    status
 }
 
 /// A driver would make allocation nodes; the stand-in has none.

@@ -16,6 +16,7 @@ use crate::{
     driver::{Driver, Function, LoadedModule, in_context},
     ffi::{HostAddress, In, Out, Text},
     handles::Handle,
+    queue::{Goal, wait_for},
     status::Status,
 };
 
@@ -201,7 +202,7 @@ fn check_target(target: &str, (major, minor): (u32, u32)) -> Result<(), String> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuModuleUnload(module: Handle) -> Status {
-    in_context(|driver| driver.unload(module))
+    wait_for(|_| Ok(Goal::Everything), |driver| driver.unload(module))
 }
 
 #[unsafe(no_mangle)]

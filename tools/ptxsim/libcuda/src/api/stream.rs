@@ -4,9 +4,10 @@ use std::ffi::{c_int, c_uint};
 
 use crate::{
     capture::{CaptureStatus, Mode},
-    driver::{Graph, Stream, StreamKind, current_context, in_context, submit},
+    driver::{Driver, Graph, Stream, StreamKind, current_context, in_context},
     ffi::{HostAddress, HostCall, Out},
     handles::Handle,
+    queue::{Goal, Ticket, one_step, submit, wait_for},
     status::Status,
     work::Work,
 };
@@ -36,10 +37,13 @@ pub extern "C" fn cuStreamCreateWithPriority(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Status {
-    in_context(|driver| {
+    let end = |driver: &mut Driver| {
         if driver.streams.get(stream)?.kind != StreamKind::Created {
             return Err(Status::InvalidHandle);
         }
+        driver.end_of(stream).map(Goal::Place)
+    };
+    wait_for(end, |driver| {
         // A capture loses its stream: it cannot end well.
         let spoiled = driver.forbid_on_capturing(stream);
         driver.streams.remove(stream)?;
@@ -49,17 +53,37 @@ pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Status {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamSynchronize(stream: Handle) -> Status {
-    in_context(|driver| {
+    let end = |driver: &mut Driver| {
         driver.streams.get(stream)?;
         driver.forbid_on_capturing(stream)?;
-        driver.surface_errors()
-    })
+        driver.end_of(stream).map(Goal::Place)
+    };
+    wait_for(end, |driver| driver.surface_errors())
 }
 
-/// Never "not ready": work is done when it is submitted.
+/// Asking moves queued work on by one item, so that a program that polls gets there.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamQuery(stream: Handle) -> Status {
-    cuStreamSynchronize(stream)
+    let mut end = None;
+    let status = in_context(|driver| {
+        driver.streams.get(stream)?;
+        driver.forbid_on_capturing(stream)?;
+        end = Some(driver.end_of(stream)?);
+        Ok(())
+    });
+    match end {
+        Some(ticket) => poll(ticket),
+        None => status,
+    }
+}
+
+/// Does one item towards a place; not ready unless that was the last.
+pub fn poll(ticket: Ticket) -> Status {
+    one_step(Goal::Place(ticket));
+    in_context(|driver| match driver.is_done(ticket) {
+        true => driver.surface_errors(),
+        false => Err(Status::NotReady),
+    })
 }
 
 #[unsafe(no_mangle)]
