@@ -1,6 +1,6 @@
 //! Decoding: modifiers, operands, and the instructions that move data and control.
 
-use super::function::{Function, Symbol};
+use super::function::Function;
 use super::isa::{Addr, Op, Pred, Reg, Special, Ty};
 use super::parse::{Operand, Statement};
 
@@ -288,7 +288,10 @@ impl<'a> Function<'a> {
                         None => match self.decode_warp(statement, &mut mods)? {
                             Some(op) => op,
                             None => {
-                                return Err(format!("unknown instruction {}", full_name(statement)));
+                                return Err(format!(
+                                    "unknown instruction {}",
+                                    full_name(statement)
+                                ));
                             }
                         },
                     },
@@ -434,11 +437,4 @@ fn special(name: &str, component: &str) -> Option<Special> {
         ("%total_smem_size", None) => Special::TotalShared,
         _ => return None,
     })
-}
-
-impl Symbol {
-    /// Whether the variable is in shared memory.
-    pub fn is_shared(self) -> bool {
-        matches!(self, Symbol::Shared(_))
-    }
 }

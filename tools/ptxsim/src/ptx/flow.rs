@@ -83,6 +83,7 @@ fn is_ordered(op: &Op) -> bool {
             *space != Space::Shared
                 && (!d.is_none()
                     || ty.is_float()
+                    || ty.bytes() != 4
                     || matches!(f, super::isa::AtomFn::Inc | super::isa::AtomFn::Dec))
         }
         Op::Ld { space, strong, .. } | Op::St { space, strong, .. } => {
@@ -109,9 +110,6 @@ fn meta(inst: &Inst, line: u32, loc: u32, code: &Code) -> Meta {
         Role::Observed => observed.push(slot(reg)),
         Role::Destination => destinations.push(slot(reg)),
     });
-    if inst.guard.index != 0 {
-        observed.push(slot(Reg::pred(inst.guard.index as usize)));
-    }
     Meta {
         line,
         loc,
