@@ -10,6 +10,7 @@ use crate::counters::Counters;
 use crate::finding::Finding;
 use crate::memory::{Memory, MemoryError};
 use crate::module::Module;
+use crate::schedule;
 
 /// Geometry, arguments and options of a launch.
 #[derive(Debug, Clone)]
@@ -96,7 +97,7 @@ pub enum LaunchError {
 #[derive(Debug)]
 pub struct Loaded {
     module: Arc<Module>,
-    addresses: Vec<u64>,
+    pub(crate) addresses: Vec<u64>,
 }
 
 impl Loaded {
@@ -135,21 +136,22 @@ impl Loaded {
 }
 
 /// Runs a kernel to its end. Findings do not stop it unless going on is impossible.
+///
+/// Blocks run on several host threads when their order cannot matter; a checked launch in which it turns out to
+/// matter after all (blocks that touch each other's data) is undone and run again block after block, so that results
+/// and findings never depend on the host's timing.
 pub fn launch(
     loaded: &Loaded,
     kernel: &str,
     config: &LaunchConfig,
     memory: &Memory,
 ) -> Result<LaunchReport, LaunchError> {
-    let _ = (config, memory);
-    match loaded.module.kernel(kernel) {
-        None => Err(LaunchError::NoKernel {
+    let module = loaded.module();
+    let Some(kernel) = module.kernel(kernel) else {
+        return Err(LaunchError::NoKernel {
             kernel: kernel.to_owned(),
-            file: loaded.module.file.clone(),
-        }),
-        Some(kernel) => Ok(LaunchReport {
-            kernel: kernel.name.clone(),
-            ..LaunchReport::default()
-        }),
-    }
+            file: module.file.clone(),
+        });
+    };
+    schedule::run(loaded, kernel, config, memory)
 }

@@ -5,15 +5,19 @@
 //! on a GPU would report) and counters (what a profiler would). Results, findings and counters are
 //! deterministic: they do not depend on how many host threads run the blocks.
 
+pub mod case;
 pub mod chip;
 pub mod counters;
 pub mod exec;
 pub mod finding;
+mod interp;
 pub mod launch;
 pub mod memory;
 pub mod module;
 mod ptx;
+mod schedule;
 
+pub use case::{Case, CaseError, CaseOptions, CaseReport};
 pub use chip::Chip;
 pub use counters::Counters;
 pub use finding::{Access, Finding, FindingKind, SourceLocation};

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytemuck::allocation::{try_zeroed_slice_box, zeroed_slice_box};
 use thiserror::Error;
 
 /// Generic addresses of shared memory begin here.
@@ -86,8 +87,10 @@ pub(crate) struct Allocation {
     written: Box<[AtomicU8]>,
     /// Per word, who accessed it in the present launch (see `global::RaceCell`); made by the first checked launch.
     races: OnceLock<Box<[AtomicU64]>>,
-    /// Per 32-byte sector, the last launch that loaded (low half) and stored (high half) it.
-    sectors: OnceLock<Box<[AtomicU64]>>,
+    /// The same per byte; made by the first checked access of fewer than four bytes.
+    byte_races: OnceLock<Box<[AtomicU64]>>,
+    /// Per 32-byte sector, the last launch that loaded it and the last that stored to it.
+    sectors: OnceLock<Box<[AtomicU32]>>,
 }
 
 impl fmt::Debug for Allocation {
@@ -101,17 +104,19 @@ impl fmt::Debug for Allocation {
 }
 
 impl Allocation {
-    fn new(base: u64, bytes: u64, label: String) -> Allocation {
+    /// None if the host has not that much memory.
+    fn new(base: u64, bytes: u64, label: String) -> Option<Allocation> {
         let words = bytes.div_ceil(4) as usize;
-        Allocation {
+        Some(Allocation {
             base,
             bytes,
             label,
-            words: bytemuck::allocation::zeroed_slice_box(words),
-            written: bytemuck::allocation::zeroed_slice_box(words),
+            words: try_zeroed_slice_box(words).ok()?,
+            written: try_zeroed_slice_box(words).ok()?,
             races: OnceLock::new(),
+            byte_races: OnceLock::new(),
             sectors: OnceLock::new(),
-        }
+        })
     }
 
     /// Whether `bytes` bytes from `address` all lie inside.
@@ -122,20 +127,33 @@ impl Allocation {
     /// Per word, who accessed it in the present launch.
     pub fn races(&self) -> &[AtomicU64] {
         self.races
-            .get_or_init(|| bytemuck::allocation::zeroed_slice_box(self.words.len()))
+            .get_or_init(|| zeroed_slice_box(self.words.len()))
     }
 
-    /// Per 32-byte sector, the last launch that loaded and stored it.
-    pub fn sectors(&self) -> &[AtomicU64] {
-        self.sectors.get_or_init(|| {
-            bytemuck::allocation::zeroed_slice_box(self.bytes.div_ceil(32) as usize)
-        })
+    /// Marks a 32-byte sector as loaded or stored in a launch; true the first time.
+    pub fn touch_sector(&self, index: usize, launch: u32, store: bool) -> bool {
+        let sectors = self
+            .sectors
+            .get_or_init(|| zeroed_slice_box(2 * self.bytes.div_ceil(32) as usize));
+        // A plain load first: most sectors are touched again and again.
+        let sector = &sectors[2 * index + usize::from(store)];
+        sector.load(Relaxed) != launch && sector.swap(launch, Relaxed) != launch
+    }
+
+    /// Per byte, who accessed it alone or in pairs in the present launch.
+    pub fn byte_races(&self) -> &[AtomicU64] {
+        self.byte_races
+            .get_or_init(|| zeroed_slice_box(self.bytes as usize))
+    }
+
+    /// As `byte_races`, if anything made them.
+    pub fn byte_races_if_any(&self) -> Option<&[AtomicU64]> {
+        self.byte_races.get().map(|cells| &**cells)
     }
 
     pub fn forget_races(&self) {
-        if let Some(races) = self.races.get() {
-            races.iter().for_each(|cell| cell.store(0, Relaxed));
-        }
+        let cells = self.races.get().into_iter().chain(self.byte_races.get());
+        cells.for_each(|cells| cells.iter().for_each(|cell| cell.store(0, Relaxed)));
     }
 
     /// The word that holds the byte at `offset`.
@@ -148,6 +166,17 @@ impl Allocation {
     #[inline]
     pub fn written(&self, offset: u64) -> &AtomicU8 {
         &self.written[(offset / 4) as usize]
+    }
+
+    /// Puts back some bytes of a word, and whether they were written.
+    pub fn restore(&self, offset: u64, word: u32, written: u8, bytes: u8) {
+        for at in (0..4).filter(|at| bytes >> at & 1 == 1) {
+            self.put(
+                offset + at,
+                (word >> (8 * at)) as u8,
+                written >> at & 1 == 1,
+            );
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) {
@@ -259,13 +288,13 @@ impl Memory {
         if next >= LAST_ADDRESS {
             return Err(refused(space.used));
         }
+        let Some(allocation) = Allocation::new(base, bytes, label.to_owned()) else {
+            return Err(refused(space.used));
+        };
         space.next = next;
         space.used += bytes;
         space.peak = space.peak.max(space.used);
-        space.live.insert(
-            base,
-            Arc::new(Allocation::new(base, bytes, label.to_owned())),
-        );
+        space.live.insert(base, Arc::new(allocation));
         Ok(base)
     }
 

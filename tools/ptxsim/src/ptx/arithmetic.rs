@@ -566,7 +566,8 @@ impl<'a> Function<'a> {
         if xorsign {
             return Err(".xorsign is not supported".into());
         }
-        if (ftz && matches!(ty, F64 | BF16 | BF16x2)) || (sat && matches!(ty, F64 | BF16 | BF16x2))
+        if (ftz && !approximate && matches!(ty, F64 | BF16 | BF16x2))
+            || (sat && matches!(ty, F64 | BF16 | BF16x2))
         {
             return Err(format!(".ftz and .sat do not exist for .{ty:?}"));
         }

@@ -1,6 +1,6 @@
 //! Decoding: modifiers, operands, and the instructions that move data and control.
 
-use super::function::{Function, Symbol};
+use super::function::Function;
 use super::isa::{Addr, Op, Pred, Reg, Special, Ty};
 use super::parse::{Operand, Statement};
 
@@ -437,11 +437,4 @@ fn special(name: &str, component: &str) -> Option<Special> {
         ("%total_smem_size", None) => Special::TotalShared,
         _ => return None,
     })
-}
-
-impl Symbol {
-    /// Whether the variable is in shared memory.
-    pub fn is_shared(self) -> bool {
-        matches!(self, Symbol::Shared(_))
-    }
 }

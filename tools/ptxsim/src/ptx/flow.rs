@@ -6,6 +6,8 @@
 //! wait at a join are met by all others that can still reach it, also where some lanes leave by `ret`, `break` or
 //! `continue` (where a plain immediate post-dominator would be the end of the kernel and the lanes would stay apart).
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use super::function::Raw;
 use super::isa::{Code, Inst, Meta, Op, Pred, Reg, Role, Space};
 
@@ -25,7 +27,8 @@ struct Block {
 
 /// Lays the code out, fills `code.insts` and `code.meta`, and estimates the registers per thread.
 pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
-    let (blocks, block_of) = split(&raw);
+    let (mut blocks, block_of) = split(&raw);
+    let latches = single_latches(&mut blocks);
     let order = weak_topological_order(&blocks);
     let estimate = estimate_registers(&raw, &blocks, &order, code);
 
@@ -37,16 +40,18 @@ pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
         let jump = block.next.is_some() && block.next != order.get(rank + 1).copied();
         length += (block.end - block.start) as u32 + u32::from(jump);
     }
+    let target = |from: usize, to: u32| {
+        let to = block_of[to as usize];
+        position[latches.get(&(from, to)).copied().unwrap_or(to)]
+    };
     for (rank, index) in order.iter().enumerate() {
         let block = &blocks[*index];
         for instruction in &mut raw[block.start..block.end] {
             let mut op = std::mem::replace(&mut instruction.inst.op, Op::Nop);
             match &mut op {
-                Op::Bra { to } => *to = position[block_of[*to as usize]],
+                Op::Bra { to } => *to = target(*index, *to),
                 Op::BranchIndexed { targets, .. } => {
-                    targets
-                        .iter_mut()
-                        .for_each(|to| *to = position[block_of[*to as usize]]);
+                    targets.iter_mut().for_each(|to| *to = target(*index, *to));
                 }
                 _ => {}
             }
@@ -83,6 +88,7 @@ fn is_ordered(op: &Op) -> bool {
             *space != Space::Shared
                 && (!d.is_none()
                     || ty.is_float()
+                    || ty.bytes() != 4
                     || matches!(f, super::isa::AtomFn::Inc | super::isa::AtomFn::Dec))
         }
         Op::Ld { space, strong, .. } | Op::St { space, strong, .. } => {
@@ -109,9 +115,6 @@ fn meta(inst: &Inst, line: u32, loc: u32, code: &Code) -> Meta {
         Role::Observed => observed.push(slot(reg)),
         Role::Destination => destinations.push(slot(reg)),
     });
-    if inst.guard.index != 0 {
-        observed.push(slot(Reg::pred(inst.guard.index as usize)));
-    }
     Meta {
         line,
         loc,
@@ -183,6 +186,47 @@ fn split(raw: &[Raw]) -> (Vec<Block>, Vec<usize>) {
         })
         .collect();
     (blocks, block_of)
+}
+
+/// Gives every loop whose head is jumped back to from several places one such place, an empty block that the others lead
+/// to; it comes last in the layout of the loop. Without it lanes that go on to the next iteration early (`continue`, or
+/// a jump that the compiler threaded past the end of the body) have the smallest index and run ahead, and those
+/// still in the body never meet them inside the loop. Yields the block that replaces the head, by jumping block and head.
+fn single_latches(blocks: &mut Vec<Block>) -> HashMap<(usize, usize), usize> {
+    let order = weak_topological_order(blocks);
+    let mut rank = vec![usize::MAX; blocks.len()];
+    order
+        .iter()
+        .enumerate()
+        .for_each(|(at, index)| rank[*index] = at);
+    let mut back: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for from in &order {
+        for to in &blocks[*from].successors {
+            if rank[*to] <= rank[*from] {
+                back.entry(*to).or_default().insert(*from);
+            }
+        }
+    }
+    let mut latches = HashMap::new();
+    for (head, sources) in back.into_iter().filter(|(_, sources)| sources.len() > 1) {
+        let latch = blocks.len();
+        for from in &sources {
+            let block = &mut blocks[*from];
+            let redirect = |to: &mut usize| *to = if *to == head { latch } else { *to };
+            block.successors.iter_mut().for_each(redirect);
+            block.next.iter_mut().for_each(redirect);
+            latches.insert((*from, head), latch);
+        }
+        // The jump is counted to the line of the last place that leads to it.
+        let end = sources.last().map_or(0, |last| blocks[*last].end);
+        blocks.push(Block {
+            start: end,
+            end,
+            successors: vec![head],
+            next: Some(head),
+        });
+    }
+    latches
 }
 
 /// Strongly connected components of the subgraph where `member[node] == level`, in reverse topological order

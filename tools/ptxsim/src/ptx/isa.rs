@@ -555,6 +555,7 @@ pub(crate) enum Op {
     },
     Ld {
         space: Space,
+        cached: bool,
         bytes: u32,
         signed: bool,
         strong: bool,

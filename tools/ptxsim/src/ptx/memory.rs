@@ -23,7 +23,7 @@ const SCOPES: [(&str, ()); 4] = [("cta", ()), ("cluster", ()), ("gpu", ()), ("sy
 /// Cache operators and eviction priorities change no result.
 fn cache_hints(mods: &mut Mods<'_>) {
     let hint = |word: &str| {
-        matches!(word, "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" | "nc")
+        matches!(word, "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt")
             || word.starts_with("L1::")
             || (word.starts_with("L2::") && word != "L2::cache_hint")
     };
@@ -113,6 +113,7 @@ impl<'a> Function<'a> {
     fn load(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
         let strong = Self::strength(mods);
         let space = mods.pick(&SPACES).unwrap_or(Space::Generic);
+        let cached = mods.flag("nc") || s.opcode == "ldu";
         cache_hints(mods);
         let hint = mods.flag("L2::cache_hint");
         let lanes = Self::lanes(mods);
@@ -132,6 +133,7 @@ impl<'a> Function<'a> {
         let addr = self.address(&operands[1])?;
         Ok(Op::Ld {
             space,
+            cached,
             bytes: ty.bytes(),
             signed: ty.is_signed(),
             strong,
