@@ -8,6 +8,7 @@
 pub mod case;
 pub mod chip;
 pub mod counters;
+pub mod exec;
 pub mod finding;
 mod interp;
 pub mod launch;
