@@ -1,7 +1,10 @@
 //! `ptxsim run CASE.toml`: one launch described in a file. The format is described in `docs/ptxsim.md`.
 
+mod command;
 mod fill;
 mod npy;
+
+pub use command::{Arguments, run};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
