@@ -5,8 +5,10 @@
 //! goes forward except those back to a loop's head, and the blocks of a loop lie together. Then lanes that
 //! wait at a join are met by all others that can still reach it, also where some lanes leave by `ret`, `break` or
 //! `continue` (where a plain immediate post-dominator would be the end of the kernel and the lanes would stay apart).
+//! Edges back to a head go through one latch at the end of the loop, or else the lanes that take one early would be
+//! a round ahead of the others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::function::Raw;
 use super::isa::{Code, Inst, Meta, Op, Pred, Reg, Role, Space};
@@ -27,52 +29,71 @@ struct Block {
 
 /// Lays the code out, fills `code.insts` and `code.meta`, and estimates the registers per thread.
 pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
-    let (mut blocks, block_of) = split(&raw);
-    let latches = single_latches(&mut blocks);
-    let order = weak_topological_order(&blocks);
+    let (blocks, block_of) = split(&raw);
+    let layout = weak_topological_order(&blocks);
+    let order: Vec<usize> = layout
+        .items
+        .iter()
+        .filter_map(|item| {
+            if let Item::Block(index) = item {
+                Some(*index)
+            } else {
+                None
+            }
+        })
+        .collect();
     let estimate = estimate_registers(&raw, &blocks, &order, code);
 
-    let mut position = vec![u32::MAX; blocks.len()];
-    let mut length = 0u32;
-    for (rank, index) in order.iter().enumerate() {
-        position[*index] = length;
-        let block = &blocks[*index];
-        let jump = block.next.is_some() && block.next != order.get(rank + 1).copied();
-        length += (block.end - block.start) as u32 + u32::from(jump);
-    }
-    let target = |from: usize, to: u32| {
-        let to = block_of[to as usize];
-        position[latches.get(&(from, to)).copied().unwrap_or(to)]
+    // An edge from inside a loop to its head goes to the loop's latch.
+    let target = |from: usize, to: usize| match layout.latches.get(&to) {
+        Some(members) if members.binary_search(&from).is_ok() => Item::Latch(to),
+        _ => Item::Block(to),
     };
-    for (rank, index) in order.iter().enumerate() {
-        let block = &blocks[*index];
-        for instruction in &mut raw[block.start..block.end] {
-            let mut op = std::mem::replace(&mut instruction.inst.op, Op::Nop);
-            match &mut op {
-                Op::Bra { to } => *to = target(*index, *to),
-                Op::BranchIndexed { targets, .. } => {
-                    targets.iter_mut().for_each(|to| *to = target(*index, *to));
-                }
-                _ => {}
-            }
-            code.ordered |= is_ordered(&op);
-            let inst = Inst {
-                op,
-                guard: instruction.inst.guard,
-            };
-            code.meta
-                .push(meta(&inst, instruction.line, instruction.loc, code));
-            code.insts.push(inst);
+    let falls_to = |rank: usize| match layout.items[rank] {
+        Item::Block(index) => {
+            let next = blocks[index].next.map(|next| target(index, next));
+            next.filter(|next| layout.items.get(rank + 1) != Some(next))
         }
-        if let Some(next) = block.next
-            && order.get(rank + 1) != Some(&next)
-        {
+        Item::Latch(head) => Some(Item::Block(head)),
+    };
+    let mut position = HashMap::new();
+    let mut length = 0u32;
+    for (rank, item) in layout.items.iter().enumerate() {
+        position.insert(*item, length);
+        if let Item::Block(index) = item {
+            length += (blocks[*index].end - blocks[*index].start) as u32;
+        }
+        length += u32::from(falls_to(rank).is_some());
+    }
+    let mut last = (0, 0);
+    for (rank, item) in layout.items.iter().enumerate() {
+        if let Item::Block(index) = *item {
+            let block = &blocks[index];
+            for instruction in &mut raw[block.start..block.end] {
+                let mut op = std::mem::replace(&mut instruction.inst.op, Op::Nop);
+                let place = |to: &mut u32| *to = position[&target(index, block_of[*to as usize])];
+                match &mut op {
+                    Op::Bra { to } => place(to),
+                    Op::BranchIndexed { targets, .. } => targets.iter_mut().for_each(place),
+                    _ => {}
+                }
+                code.ordered |= is_ordered(&op);
+                let inst = Inst {
+                    op,
+                    guard: instruction.inst.guard,
+                };
+                code.meta
+                    .push(meta(&inst, instruction.line, instruction.loc, code));
+                code.insts.push(inst);
+                last = (instruction.line, instruction.loc);
+            }
+        }
+        if let Some(to) = falls_to(rank) {
             let inst = Inst {
-                op: Op::Jump { to: position[next] },
+                op: Op::Jump { to: position[&to] },
                 guard: Pred::TRUE,
             };
-            let last = &raw[block.end - 1];
-            code.meta.push(meta(&inst, last.line, last.loc, code));
+            code.meta.push(meta(&inst, last.0, last.1, code));
             code.insts.push(inst);
         }
     }
@@ -188,47 +209,6 @@ fn split(raw: &[Raw]) -> (Vec<Block>, Vec<usize>) {
     (blocks, block_of)
 }
 
-/// Gives every loop whose head is jumped back to from several places one such place, an empty block that the others lead
-/// to; it comes last in the layout of the loop. Without it lanes that go on to the next iteration early (`continue`, or
-/// a jump that the compiler threaded past the end of the body) have the smallest index and run ahead, and those
-/// still in the body never meet them inside the loop. Yields the block that replaces the head, by jumping block and head.
-fn single_latches(blocks: &mut Vec<Block>) -> HashMap<(usize, usize), usize> {
-    let order = weak_topological_order(blocks);
-    let mut rank = vec![usize::MAX; blocks.len()];
-    order
-        .iter()
-        .enumerate()
-        .for_each(|(at, index)| rank[*index] = at);
-    let mut back: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-    for from in &order {
-        for to in &blocks[*from].successors {
-            if rank[*to] <= rank[*from] {
-                back.entry(*to).or_default().insert(*from);
-            }
-        }
-    }
-    let mut latches = HashMap::new();
-    for (head, sources) in back.into_iter().filter(|(_, sources)| sources.len() > 1) {
-        let latch = blocks.len();
-        for from in &sources {
-            let block = &mut blocks[*from];
-            let redirect = |to: &mut usize| *to = if *to == head { latch } else { *to };
-            block.successors.iter_mut().for_each(redirect);
-            block.next.iter_mut().for_each(redirect);
-            latches.insert((*from, head), latch);
-        }
-        // The jump is counted to the line of the last place that leads to it.
-        let end = sources.last().map_or(0, |last| blocks[*last].end);
-        blocks.push(Block {
-            start: end,
-            end,
-            successors: vec![head],
-            next: Some(head),
-        });
-    }
-    latches
-}
-
 /// Strongly connected components of the subgraph where `member[node] == level`, in reverse topological order
 /// (Tarjan, without recursion).
 fn components(
@@ -284,8 +264,30 @@ fn components(
     found
 }
 
-/// Blocks reachable from the first, loops contiguous, edges forward except to loop heads.
-fn weak_topological_order(blocks: &[Block]) -> Vec<usize> {
+/// A piece of the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Item {
+    Block(usize),
+    /// The end of the loop with that head: a jump back to the head, where the lanes that go round again meet.
+    Latch(usize),
+}
+
+/// The order of blocks, and the blocks (sorted) of each loop that has a latch.
+struct Layout {
+    items: Vec<Item>,
+    latches: HashMap<usize, Vec<usize>>,
+}
+
+/// What is left to lay out.
+enum Work {
+    Blocks(Vec<usize>),
+    /// The blocks of one loop, or a single block.
+    Component(Vec<usize>),
+    Latch(usize),
+}
+
+/// Orders the blocks reachable from the first: loops contiguous, edges forward except to loop heads.
+fn weak_topological_order(blocks: &[Block]) -> Layout {
     let mut reached = vec![false; blocks.len()];
     let mut work = vec![0];
     while let Some(node) = work.pop() {
@@ -305,42 +307,55 @@ fn weak_topological_order(blocks: &[Block]) -> Vec<usize> {
     // Each set of nodes still to be ordered is marked with a number of its own.
     let mut member = vec![usize::MAX; blocks.len()];
     let mut level = 0;
-    let mut order = Vec::new();
-    let mut work = vec![(all, 0usize)];
-    while let Some((nodes, depth)) = work.pop() {
-        if nodes.len() == 1 || depth > NESTING_LIMIT {
-            order.extend(nodes);
-            continue;
-        }
-        if depth % 2 == 1 {
-            // A loop: its head first, then the rest. The head is entered from outside.
-            nodes.iter().for_each(|node| member[*node] = level);
-            let inside = level;
-            level += 1;
-            let entered = |node: &usize| predecessors[*node].iter().any(|p| member[*p] != inside);
-            let head = nodes
-                .iter()
-                .copied()
-                .filter(entered)
-                .min()
-                .unwrap_or(nodes[0]);
-            order.push(head);
-            let rest: Vec<usize> = nodes.into_iter().filter(|node| *node != head).collect();
-            if !rest.is_empty() {
-                work.push((rest, depth + 1));
+    let mut layout = Layout {
+        items: Vec::new(),
+        latches: HashMap::new(),
+    };
+    let mut depth = 0;
+    let mut work = vec![Work::Blocks(all)];
+    while let Some(next) = work.pop() {
+        match next {
+            Work::Latch(head) => {
+                depth -= 1;
+                layout.items.push(Item::Latch(head));
             }
-            continue;
-        }
-        nodes.iter().for_each(|node| member[*node] = level);
-        let found = components(blocks, &nodes, &member, level);
-        level += 1;
-        // Last in, first out: the components come in reverse topological order already.
-        for mut component in found {
-            component.sort_unstable();
-            work.push((component, depth + 1));
+            Work::Component(nodes) if nodes.len() == 1 || depth >= NESTING_LIMIT => {
+                layout.items.extend(nodes.into_iter().map(Item::Block));
+            }
+            Work::Component(nodes) => {
+                nodes.iter().for_each(|node| member[*node] = level);
+                let inside = level;
+                level += 1;
+                // The head is entered from outside.
+                let entered =
+                    |node: &usize| predecessors[*node].iter().any(|p| member[*p] != inside);
+                let head = nodes
+                    .iter()
+                    .copied()
+                    .filter(entered)
+                    .min()
+                    .unwrap_or(nodes[0]);
+                layout.items.push(Item::Block(head));
+                work.push(Work::Latch(head));
+                work.push(Work::Blocks(
+                    nodes.iter().copied().filter(|node| *node != head).collect(),
+                ));
+                layout.latches.insert(head, nodes);
+                depth += 1;
+            }
+            Work::Blocks(nodes) => {
+                nodes.iter().for_each(|node| member[*node] = level);
+                let found = components(blocks, &nodes, &member, level);
+                level += 1;
+                // Last in, first out: the components come in reverse topological order already.
+                for mut component in found {
+                    component.sort_unstable();
+                    work.push(Work::Component(component));
+                }
+            }
         }
     }
-    order
+    layout
 }
 
 /// The most 32-bit registers live at once, and what addressing and the ABI take, in units of 8.
