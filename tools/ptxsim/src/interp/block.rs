@@ -1,10 +1,11 @@
 //! A block: its warps, shared memory and barriers, and the order in which its warps run.
 
 use super::barrier::Barrier;
-use super::machine::{Machine, Worker};
+use super::machine::{Machine, Site, Worker};
 use super::race::Order;
 use super::shared::Shared;
 use super::warp::{State, Warp};
+use crate::finding::FindingKind;
 
 /// What the warps of a block share.
 #[derive(Debug)]
@@ -126,7 +127,17 @@ impl Block {
                 if worker.complete_barriers(self) {
                     continue;
                 }
-                return Err(self.deadlock());
+                let stop = self.deadlock();
+                if worker.m.check {
+                    let site = Site {
+                        pc: stop.pc,
+                        thread: stop.thread,
+                    };
+                    worker.report(site, FindingKind::BarrierDivergence, || {
+                        stop.message.clone()
+                    });
+                }
+                return Err(stop);
             };
             let turn = if worker.m.shuffle.is_some() {
                 1 + self.random.below(400)
