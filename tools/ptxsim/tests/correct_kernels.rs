@@ -569,3 +569,127 @@ fn tables_of_the_module_and_of_the_compiler() {
         }
     }
 }
+
+#[test]
+fn locks_flags_and_named_barriers_are_no_races() {
+    let mut numbers = Numbers(11);
+    let bench = Bench::new("patterns");
+    let words: Vec<i32> = (0..9 * 64).map(|_| numbers.below(1000) as i32).collect();
+    let scan: Vec<i32> = words
+        .iter()
+        .scan(0, |sum, x| {
+            *sum += x;
+            Some(*sum)
+        })
+        .collect();
+    let x: Vec<f32> = numbers.units(320);
+    let reversed: Vec<f32> = (0..160).map(|i| x[i / 32 * 32 + 31 - i % 32]).collect();
+    let halves: Vec<f32> = (0..64)
+        .map(|i| {
+            if i % 32 < 16 {
+                x[i ^ 1]
+            } else {
+                2.0 * x[i ^ 3]
+            }
+        })
+        .collect();
+    let sums: Vec<f32> = (0..64)
+        .map(|i| (0..5).fold(0.0, |sum, b| sum + x[b * 64 + 63 - i]))
+        .collect();
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let bytes: Vec<u8> = (0..128).map(|_| numbers.word() as u8).collect();
+    let packed: Vec<u32> = bytes
+        .chunks_exact(4)
+        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+    let (words, x, bytes) = (
+        bench.buffer("x", &words),
+        bench.buffer("x", &x),
+        bench.buffer("x", &bytes),
+    );
+    for shuffle in schedules() {
+        let (lock, sum) = (bench.buffer("lock", &[0]), bench.buffer("sum", &[0]));
+        bench.clean(
+            "spin_lock",
+            [7, 1, 1],
+            [64, 1, 1],
+            0,
+            shuffle,
+            &arguments![&lock, &sum],
+        );
+        assert_eq!(
+            (bench.read(&lock), bench.read(&sum)),
+            (vec![0], vec![7]),
+            "shuffle {shuffle:?}"
+        );
+
+        let (y, state, total) = (
+            bench.unwritten::<i32>("y", 576),
+            bench.buffer("state", &[0; 9]),
+            bench.unwritten::<i32>("total", 9),
+        );
+        let ticket = bench.buffer("ticket", &[0]);
+        let arguments = arguments![&words, &y, &state, &total, &ticket];
+        bench.clean(
+            "scan_chained",
+            [9, 1, 1],
+            [64, 1, 1],
+            0,
+            shuffle,
+            &arguments,
+        );
+        assert_eq!(bench.read(&y), scan, "shuffle {shuffle:?}");
+
+        let y = bench.unwritten::<f32>("y", 160);
+        bench.clean(
+            "producer_consumer",
+            [1, 1, 1],
+            [64, 1, 1],
+            0,
+            shuffle,
+            &arguments![&x, &y, 5],
+        );
+        assert_eq!(bench.read(&y), reversed, "shuffle {shuffle:?}");
+        let y = bench.unwritten::<f32>("y", 64);
+        bench.clean(
+            "half_warps",
+            [1, 1, 1],
+            [64, 1, 1],
+            0,
+            shuffle,
+            &arguments![&x, &y],
+        );
+        assert_eq!(bench.read(&y), halves, "shuffle {shuffle:?}");
+        let y = bench.unwritten::<f32>("y", 64);
+        bench.clean(
+            "two_buffers",
+            [1, 1, 1],
+            [64, 1, 1],
+            0,
+            shuffle,
+            &arguments![&x, &y, 5],
+        );
+        assert_eq!(bench.read(&y), sums, "shuffle {shuffle:?}");
+
+        let found = bench.buffer("largest", &[f32::NEG_INFINITY]);
+        bench.clean(
+            "largest_f32",
+            [5, 1, 1],
+            [64, 1, 1],
+            0,
+            shuffle,
+            &arguments![&x, &found],
+        );
+        assert_eq!(bench.read(&found), [largest], "shuffle {shuffle:?}");
+        let y = bench.unwritten::<u32>("y", 32);
+        bench.clean(
+            "bytes_to_words",
+            [1, 1, 1],
+            [32, 1, 1],
+            0,
+            shuffle,
+            &arguments![&bytes, &y],
+        );
+        assert_eq!(bench.read(&y), packed, "shuffle {shuffle:?}");
+    }
+}

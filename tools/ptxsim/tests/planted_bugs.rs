@@ -261,6 +261,75 @@ fn planted() -> Vec<Planted> {
             &[GlobalRaceAcrossBlocks, UnwrittenGlobal],
             "y[",
         ),
+        many(
+            BLOCKS,
+            "reset",
+            3,
+            |b| arguments![&b.buffer("count", &[0_i32])],
+            &[GlobalRaceAcrossBlocks, GlobalRace],
+            "count",
+        ),
+        one(
+            MEMORY,
+            "vector_tail",
+            32,
+            |b| with(in_out(b, 126), arguments![126]),
+            &[OutOfBounds],
+            "float4 *>(x)[threadIdx.x]",
+        ),
+        one(
+            MEMORY,
+            "unwritten_local",
+            32,
+            |b| {
+                arguments![
+                    &b.buffer("x", &[15.0_f32; 32]),
+                    &b.unwritten::<f32>("y", 32)
+                ]
+            },
+            &[UnwrittenLocal],
+            "local",
+        ),
+        one(
+            MEMORY,
+            "past_constant",
+            32,
+            |b| arguments![&b.buffer("x", &[7.0_f32; 32]), &b.unwritten::<f32>("y", 32)],
+            &[OutOfBounds],
+            "table[",
+        ),
+        one(
+            SYNC,
+            "mixed_width",
+            64,
+            |b| in_out(b, 128),
+            &[SharedRace],
+            "tile",
+        ),
+        one(
+            SYNC,
+            "barrier_count",
+            64,
+            |b| in_out(b, 64),
+            &[BarrierDivergence],
+            "bar.sync 1, 64",
+        ),
+        one(
+            SYNC,
+            "atomic_count",
+            64,
+            |b| in_out(b, 64),
+            &[SharedRace],
+            "count",
+        ),
+        one(
+            ASYNC,
+            "copy_overwritten",
+            64,
+            |b| in_out(b, 64),
+            &[AsyncCopyNotWaited],
+            "tile[threadIdx.x] = 1.0f",
+        ),
     ]
 }
 

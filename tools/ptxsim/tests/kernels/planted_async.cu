@@ -75,3 +75,21 @@ extern "C" __global__ void copy_refill_bug(const float *x, float *y, int batches
         y[b * 64 + threadIdx.x] = tile[63 - threadIdx.x];
     }
 }
+
+// y[i] = 1. The bug writes to where its own copy is still under way.
+extern "C" __global__ void copy_overwritten_ok(const float *x, float *y) {
+    __shared__ float tile[64];
+    copy_async_4(&tile[threadIdx.x], &x[threadIdx.x], 4);
+    copy_async_commit();
+    copy_async_wait<0>();
+    tile[threadIdx.x] = 1.0f;
+    y[threadIdx.x] = tile[threadIdx.x];
+}
+extern "C" __global__ void copy_overwritten_bug(const float *x, float *y) {
+    __shared__ float tile[64];
+    copy_async_4(&tile[threadIdx.x], &x[threadIdx.x], 4);
+    copy_async_commit();
+    tile[threadIdx.x] = 1.0f;
+    copy_async_wait<0>();
+    y[threadIdx.x] = tile[threadIdx.x];
+}

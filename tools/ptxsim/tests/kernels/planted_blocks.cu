@@ -33,3 +33,10 @@ extern "C" __global__ void neighbour_bug(const float *x, float *y, float *z) {
     y[i] = 2.0f * x[i];
     z[i] = y[(i + 32) % n];
 }
+
+// *count += 1 by every thread. The bug also sets it to zero in one block, as if that came first.
+extern "C" __global__ void reset_ok(int *count) { atomicAdd(count, 1); }
+extern "C" __global__ void reset_bug(int *count) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) *count = 0;
+    atomicAdd(count, 1);
+}

@@ -92,3 +92,32 @@ extern "C" __global__ void unwritten_register_bug(const float *x, float *y) {
                  : "f"(x[threadIdx.x]), "r"(threadIdx.x));
     y[threadIdx.x] = z;
 }
+
+// y[i] = sum of x[4 i .. 4 i + 4], cut at n. The bug reads four at once where fewer are left.
+extern "C" __global__ void vector_tail_ok(const float *x, float *y, int n) {
+    float sum = 0.0f;
+    for (int i = 4 * threadIdx.x; i < 4 * threadIdx.x + 4 && i < n; ++i) sum += x[i];
+    y[threadIdx.x] = sum;
+}
+extern "C" __global__ void vector_tail_bug(const float *x, float *y, int n) {
+    float sum = 0.0f;
+    if (4 * threadIdx.x < n) {
+        const float4 v = reinterpret_cast<const float4 *>(x)[threadIdx.x];
+        sum = v.x + v.y + v.z + v.w;
+    }
+    y[threadIdx.x] = sum;
+}
+
+// y[i] = an element of a local array of 16 that is indexed at run time. The bug leaves one unwritten.
+template <int WRITTEN> __device__ inline float local_element(const float *x) {
+    float local[16];
+    for (int i = 0; i < WRITTEN; ++i) local[(i + threadIdx.x) % 16] = x[threadIdx.x] + i;
+    return local[(static_cast<int>(x[31]) + threadIdx.x) % 16];
+}
+extern "C" __global__ void unwritten_local_ok(const float *x, float *y) { y[threadIdx.x] = local_element<16>(x); }
+extern "C" __global__ void unwritten_local_bug(const float *x, float *y) { y[threadIdx.x] = local_element<15>(x); }
+
+// y[i] = table[x[i]], a constant table of 8. The bug does not bring x into its range.
+__constant__ float table[8] = {0.0f, 1.0f, 4.0f, 9.0f, 16.0f, 25.0f, 36.0f, 49.0f};
+extern "C" __global__ void past_constant_ok(const float *x, float *y) { y[threadIdx.x] = table[static_cast<int>(x[threadIdx.x]) & 7]; }
+extern "C" __global__ void past_constant_bug(const float *x, float *y) { y[threadIdx.x] = table[static_cast<int>(x[threadIdx.x]) + 1]; }

@@ -115,3 +115,47 @@ extern "C" __global__ void shuffle_divergent_bug(const float *x, float *y) {
     if (threadIdx.x % 2 == 0) z += __shfl_xor_sync(0xffffffffu, z, 1);
     y[threadIdx.x] = z;
 }
+
+// y[i] = x[4 (i % 32) + 1]: warp 0 fills the tile four elements at a time, warp 1 reads single ones. The bug lacks the barrier.
+extern "C" __global__ void mixed_width_ok(const float *x, float *y) {
+    __shared__ __align__(16) float tile[128];
+    if (threadIdx.x < 32) reinterpret_cast<float4 *>(tile)[threadIdx.x] = reinterpret_cast<const float4 *>(x)[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = tile[4 * (threadIdx.x % 32) + 1];
+}
+extern "C" __global__ void mixed_width_bug(const float *x, float *y) {
+    __shared__ __align__(16) float tile[128];
+    if (threadIdx.x < 32) reinterpret_cast<float4 *>(tile)[threadIdx.x] = reinterpret_cast<const float4 *>(x)[threadIdx.x];
+    y[threadIdx.x] = tile[4 * (threadIdx.x % 32) + 1];
+}
+
+// A named barrier for both warps. In the bug it waits for 64 threads, of which 32 never come.
+extern "C" __global__ void barrier_count_ok(const float *x, float *y) {
+    __shared__ float tile[64];
+    tile[threadIdx.x] = x[threadIdx.x];
+    asm volatile("bar.sync 1, 64;" ::: "memory");
+    y[threadIdx.x] = tile[63 - threadIdx.x];
+}
+extern "C" __global__ void barrier_count_bug(const float *x, float *y) {
+    __shared__ float tile[64];
+    tile[threadIdx.x] = x[threadIdx.x];
+    if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;" ::: "memory");
+    y[threadIdx.x] = tile[threadIdx.x];
+}
+
+// y[i] = number of positive x, counted with shared atomics. The bug reads the count with no barrier after them.
+extern "C" __global__ void atomic_count_ok(const float *x, int *y) {
+    __shared__ int count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    if (x[threadIdx.x] > 0.0f) atomicAdd(&count, 1);
+    __syncthreads();
+    y[threadIdx.x] = count;
+}
+extern "C" __global__ void atomic_count_bug(const float *x, int *y) {
+    __shared__ int count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    if (x[threadIdx.x] > 0.0f) atomicAdd(&count, 1);
+    y[threadIdx.x] = count;
+}
