@@ -9,6 +9,8 @@ mod console;
 mod demo;
 mod doctor;
 mod eval;
+mod export;
+mod import;
 mod overrides;
 mod parity;
 mod progress;
@@ -51,6 +53,8 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    Import(import::Args),
+    Export(export::Args),
     Doctor(doctor::Args),
     Config(config::Args),
     Parity(parity::Args),
@@ -102,6 +106,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Bench(args) => bench::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
         Command::Parity(args) => parity::run(args),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::ebm_programs::{data_init, train_step};
 use super::images::{self, Images};
-use super::states::{StateList, save};
+use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
 use super::{Ended, TrainError};
@@ -44,6 +44,7 @@ pub struct EbmTrainer<'d> {
     sampler: Sampler,
     buffer: Option<ReplayBuffer>,
     step: u64,
+    fresh_power_vectors: bool,
 }
 
 impl<'d> EbmTrainer<'d> {
@@ -109,6 +110,7 @@ impl<'d> EbmTrainer<'d> {
             sampler,
             buffer: None,
             step: 0,
+            fresh_power_vectors: true,
         };
         if config.ebm.data_init {
             trainer.initialise_from_data()?;
@@ -161,6 +163,8 @@ impl<'d> EbmTrainer<'d> {
         self.states.restore(self.device, checkpoint)?;
         StateList::restore_params(self.device, checkpoint, VAE, &self.vae)?;
         self.step = checkpoint.header().step;
+        self.fresh_power_vectors =
+            self.step == 0 || checkpoint.header().ints.contains_key(FRESH_POWER_VECTORS);
         let mark = checkpoint.header().ints.get("buffer_mark").copied();
         self.open_buffer(buffer, mark)
     }
@@ -198,7 +202,7 @@ impl<'d> EbmTrainer<'d> {
         self.device.run_steps(self.step_program, first, steps)?;
 
         let program = match self.first {
-            Some(first) if self.step == 0 => first,
+            Some(first) if self.fresh_power_vectors => first,
             _ => self.rest,
         };
         self.device.feed(program, "x", &x)?;
@@ -209,6 +213,7 @@ impl<'d> EbmTrainer<'d> {
             buffer.store(self.device, latents)?;
         }
         self.step += 1;
+        self.fresh_power_vectors = false;
         if !read {
             return Ok(None);
         }
@@ -229,7 +234,7 @@ impl<'d> EbmTrainer<'d> {
                 loss,
             });
         }
-        if let Some(first) = self.first.take_if(|_| self.step > 1) {
+        if let Some(first) = self.first.take() {
             self.device.release(first);
         }
         Ok(Some(figures))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::images::{self, Images};
 use super::schedule::Schedule;
-use super::states::{StateList, save};
+use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae_programs::{
     EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, eval_pass,
     loss_dimensions, prior_samples, train_step,
@@ -52,6 +52,7 @@ pub struct VaeTrainer<'d> {
     eval: ProgramId,
     grid: ProgramId,
     step: u64,
+    fresh_power_vectors: bool,
     best: f64,
 }
 
@@ -113,6 +114,7 @@ impl<'d> VaeTrainer<'d> {
             eval,
             grid,
             step: 0,
+            fresh_power_vectors: true,
             best: f64::INFINITY,
         })
     }
@@ -131,6 +133,8 @@ impl<'d> VaeTrainer<'d> {
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.states.restore(self.device, checkpoint)?;
         self.step = checkpoint.header().step;
+        self.fresh_power_vectors =
+            self.step == 0 || checkpoint.header().ints.contains_key(FRESH_POWER_VECTORS);
         self.best = checkpoint
             .header()
             .floats
@@ -147,7 +151,7 @@ impl<'d> VaeTrainer<'d> {
     ) -> Result<Option<[(&'static str, f64); 7]>, TrainError> {
         let coefficients = self.schedule.at(self.step);
         let program = match self.first {
-            Some(first) if self.step == 0 => first,
+            Some(first) if self.fresh_power_vectors => first,
             _ => self.rest,
         };
         let x = self.train.training(self.step)?;
@@ -168,6 +172,7 @@ impl<'d> VaeTrainer<'d> {
         };
         device.run(program, noise)?;
         self.step += 1;
+        self.fresh_power_vectors = false;
         if !read {
             return Ok(None);
         }
@@ -190,7 +195,7 @@ impl<'d> VaeTrainer<'d> {
                 loss,
             });
         }
-        if let Some(first) = self.first.take_if(|_| self.step > 1) {
+        if let Some(first) = self.first.take() {
             device.release(first);
         }
         Ok(Some(figures))
