@@ -61,7 +61,9 @@ fn results(tape: &Tape) -> Vec<(String, Vec<f64>)> {
     }
     let program = device.prepare(tape.plan("step")).expect("memory");
     device.feed(program, "step_size", &[1e-3]).expect("a feed");
-    device.run(program, Noise::default()).expect("a host device");
+    device
+        .run(program, Noise::default())
+        .expect("a host device");
     let outputs = device.plan(program).outputs.clone();
     let mut results: Vec<(String, Vec<f64>)> = outputs
         .into_iter()
@@ -81,8 +83,14 @@ fn results(tape: &Tape) -> Vec<(String, Vec<f64>)> {
 fn fusion_changes_no_number_of_a_chain() {
     let fused = chains().step(StepNoise::Generated, true);
     let plain = chains().step_unfused(StepNoise::Generated, true);
-    assert!(fused.op_names().contains(&"mbconv_fprop"), "nothing was fused");
-    assert!(!plain.op_names().contains(&"mbconv_fprop"), "plain is fused");
+    assert!(
+        fused.op_names().contains(&"mbconv_fprop"),
+        "nothing was fused"
+    );
+    assert!(
+        !plain.op_names().contains(&"mbconv_fprop"),
+        "plain is fused"
+    );
     for ((name, fused), (_, plain)) in results(&fused).iter().zip(&results(&plain)) {
         let max = plain.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         assert!(max > 0.0 && max.is_finite(), "`{name}` is {max}");
