@@ -114,6 +114,42 @@ pub fn write(
     tensors: &[NamedTensor<'_>],
 ) -> Result<(), CheckpointError> {
     let mut checksums = BTreeMap::new();
+    for tensor in tensors {
+        let bytes: &[u8] = bytemuck::cast_slice(tensor.data);
+        if checksums
+            .insert(tensor.name.to_string(), checksum(bytes))
+            .is_some()
+        {
+            return Err(CheckpointError::Unsaveable(format!(
+                "two tensors are named `{}`",
+                tensor.name
+            )));
+        }
+    }
+    let stored = Stored {
+        format: FORMAT_VERSION,
+        written_by: concat!("vaebm ", env!("CARGO_PKG_VERSION")).into(),
+        header: header.clone(),
+        checksums,
+    };
+    let text = serde_json::to_string(&stored)
+        .map_err(|error| CheckpointError::Unsaveable(format!("the header: {error}")))?;
+    write_tensors(
+        path,
+        tensors,
+        HashMap::from([(METADATA_KEY.to_string(), text)]),
+    )
+}
+
+/// Writes named tensors and free text entries as a plain safetensors file, atomically.
+///
+/// # Errors
+/// Data that does not fit its shape, and whatever the file system reports.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &[NamedTensor<'_>],
+    metadata: HashMap<String, String>,
+) -> Result<(), CheckpointError> {
     let mut views = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let elements = tensor
@@ -128,30 +164,12 @@ pub fn write(
                 tensor.shape
             )));
         }
-        let bytes: &[u8] = bytemuck::cast_slice(tensor.data);
-        if checksums
-            .insert(tensor.name.to_string(), checksum(bytes))
-            .is_some()
-        {
-            return Err(CheckpointError::Unsaveable(format!(
-                "two tensors are named `{}`",
-                tensor.name
-            )));
-        }
+        let bytes = bytemuck::cast_slice(tensor.data);
         let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), bytes).map_err(|error| {
             CheckpointError::Unsaveable(format!("tensor `{}`: {error}", tensor.name))
         })?;
         views.push((tensor.name, view));
     }
-    let stored = Stored {
-        format: FORMAT_VERSION,
-        written_by: concat!("vaebm ", env!("CARGO_PKG_VERSION")).into(),
-        header: header.clone(),
-        checksums,
-    };
-    let text = serde_json::to_string(&stored)
-        .map_err(|error| CheckpointError::Unsaveable(format!("the header: {error}")))?;
-    let metadata = HashMap::from([(METADATA_KEY.to_string(), text)]);
     replace_with::<io::Error>(path, |temporary| {
         serialize_to_file(views, Some(metadata), temporary).map_err(io::Error::other)
     })

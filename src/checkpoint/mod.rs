@@ -20,5 +20,5 @@ pub mod torch;
 pub(crate) use atomic::remove_unfinished;
 pub use atomic::replace_file;
 pub use error::CheckpointError;
-pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write};
+pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write, write_tensors};
 pub use store::{Retention, Store};

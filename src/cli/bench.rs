@@ -1,12 +1,14 @@
 //! `vaebm bench`: how fast this machine is.
 
-use super::console::Console;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
-use super::progress::ProgressKind;
 use super::source::Source;
+use crate::bench;
+use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
-use crate::config::{Config, Ebm, Run, Vae};
+use crate::config::{ConfigError, Ebm, Run, Stage, Vae};
+use crate::device;
+use crate::run::RunFolder;
+use std::path::PathBuf;
 
 #[derive(Debug)]
 pub(super) struct Benched;
@@ -28,6 +30,15 @@ pub(super) enum What {
     Langevin,
     /// One training step of the VAE.
     Stage1,
+}
+
+impl From<What> for bench::What {
+    fn from(what: What) -> Self {
+        match what {
+            What::Langevin => bench::What::Langevin,
+            What::Stage1 => bench::What::Stage1,
+        }
+    }
 }
 
 /// Measure chain-steps/s of the Langevin step and steps/s of stage 1.
@@ -52,6 +63,18 @@ pub(super) struct Args {
     /// Seconds to spend on each.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     seconds: f64,
+    /// Run folder or stage-2 checkpoint whose weights to use (default: random ones from the seed).
+    #[arg(long, value_name = "RUN")]
+    weights: Option<PathBuf>,
+    /// Print where a step's time goes, by kernel.
+    #[arg(long)]
+    profile: bool,
+    /// Measure on request: reads `langevin S` and `stage1 S` from standard input, answers with JSON lines.
+    #[arg(long, conflicts_with = "json")]
+    interactive: bool,
+    /// Instead of measuring, write a short chain with all its inputs to this folder, for checking another implementation.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "interactive"])]
+    dump: Option<PathBuf>,
     #[command(flatten)]
     flags: Overrides<Benched>,
 }
@@ -63,32 +86,107 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What to measure, resolved.
-#[expect(dead_code, reason = "read as soon as the measurement is connected")]
-pub(super) struct Job {
-    pub(super) config: Config,
-    pub(super) batch: usize,
-    pub(super) json: bool,
-    pub(super) what: Vec<What>,
-    pub(super) seconds: f64,
-}
-
-pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.resolve(&args.flags)?;
     if let Some(missing) = config.unsupported() {
-        return Err(crate::config::ConfigError::Unsupported(missing).into());
+        return Err(ConfigError::Unsupported(missing).into());
     }
-    let job = Job {
-        config,
-        batch: args.batch as usize,
-        json: args.json,
-        what: args.what,
-        seconds: args.seconds,
+    let weights = match &args.weights {
+        Some(run) => Some(Checkpoint::open(&RunFolder::checkpoint_at(
+            run,
+            Stage::Ebm,
+        )?)?),
+        None => None,
     };
-    measure(&job, Console::new(progress)?)
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let batch = args.batch as usize;
+    if let Some(folder) = &args.dump {
+        let path = bench::dump(&config, &mut *device, batch, weights.as_ref(), folder)?;
+        super::say(path.display())?;
+        return Ok(());
+    }
+    let mut bench = bench::Bench::new(&config, &mut *device, batch, weights.as_ref())?;
+    if args.interactive {
+        return interactive(&mut bench);
+    }
+    if args.profile {
+        for what in &args.what {
+            let what = bench::What::from(*what);
+            super::say(format_args!(
+                "{:<28}{:>9}{:>11}{:>11}{:>11}",
+                format!("{what:?}"),
+                "launches",
+                "ms",
+                "GFLOP",
+                "GFLOP/s"
+            ))?;
+            for k in bench.profile(what)? {
+                let rate = k.gflop / k.ms * 1e3;
+                super::say(format_args!(
+                    "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}",
+                    k.kernel, k.launches, k.ms, k.gflop
+                ))?;
+            }
+        }
+        return Ok(());
+    }
+    let mut report = serde_json::Map::new();
+    for what in &args.what {
+        let what = bench::What::from(*what);
+        let figures = bench.figures(what, args.seconds)?;
+        if args.json {
+            let name = serde_json::to_value(what)?;
+            report.insert(
+                name.as_str().unwrap_or_default().to_owned(),
+                serde_json::to_value(&figures)?,
+            );
+        } else {
+            super::say(line(what, &figures))?;
+        }
+    }
+    if args.json {
+        report.insert("device".into(), bench.device_name().into());
+        report.insert("threads".into(), rayon::current_num_threads().into());
+        report.insert("batch".into(), batch.into());
+        report.insert("preset".into(), config.run.preset.as_str().into());
+        super::say(serde_json::Value::Object(report))?;
+    }
+    Ok(())
 }
 
-/// The seam to the measurement.
-fn measure(_job: &Job, _console: Console) -> anyhow::Result<()> {
-    Err(NotConnected("bench").into())
+fn line(what: bench::What, f: &bench::Figures) -> String {
+    let (name, unit) = match what {
+        bench::What::Langevin => ("Langevin step", "chain-steps/s"),
+        bench::What::Stage1 => ("stage-1 step", "images/s"),
+    };
+    format!(
+        "{name:<14} {:>9.3} ms (10%: {:.3}, 90%: {:.3})  {:>9.1} {unit}  {:.1} GFLOP/s  {:.1} MiB planned",
+        f.ms_median,
+        f.ms_q10,
+        f.ms_q90,
+        f.items_per_s,
+        f.gflop_per_s,
+        f.plan_bytes as f64 / (1 << 20) as f64
+    )
+}
+
+/// Measures when told to, so that a script can take turns with another implementation: reads `langevin S` or `stage1 S` (seconds) and
+/// answers each with one JSON line; `quit` or the end of input ends it.
+fn interactive(bench: &mut bench::Bench<'_>) -> anyhow::Result<()> {
+    super::say(serde_json::json!({ "ready": true }))?;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let what = match words.first() {
+            None => continue,
+            Some(&"quit") => break,
+            Some(&"langevin") => bench::What::Langevin,
+            Some(&"stage1") => bench::What::Stage1,
+            Some(other) => anyhow::bail!("`{other}` is none of langevin, stage1, quit"),
+        };
+        let given = words.get(1).copied().unwrap_or("1");
+        let seconds = seconds(given).map_err(|e| anyhow::anyhow!("`{given}` seconds: {e}"))?;
+        super::say(serde_json::to_string(&bench.slot(what, seconds)?)?)?;
+    }
+    Ok(())
 }

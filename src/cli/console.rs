@@ -8,7 +8,6 @@ use anyhow::Context;
 const INTERRUPTED: i32 = 130;
 
 /// Progress and Ctrl-C of one command.
-#[expect(dead_code, reason = "read as soon as a loop is connected")]
 pub(super) struct Console {
     /// Where events go.
     pub(super) progress: Box<dyn Observer>,

@@ -2,10 +2,11 @@
 
 use super::console::Console;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
+use super::say;
 use crate::config::schema::Section;
 use crate::config::{Config, Resolver, Run};
+use crate::{demo, device};
 
 #[derive(Debug)]
 pub(super) struct Demonstrated;
@@ -39,7 +40,20 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     demonstrate(&config, Console::new(progress)?)
 }
 
-/// The seam to the demonstration.
-fn demonstrate(_config: &Config, _console: Console) -> anyhow::Result<()> {
-    Err(NotConnected("demo").into())
+fn demonstrate(config: &Config, mut with: Console) -> anyhow::Result<()> {
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    match demo::run(config, &mut *device, &mut *with.progress, &with.stop)? {
+        Some(outcome) => tell(&outcome),
+        None => say(format_args!(
+            "stopped; what was trained is in {}",
+            config.run.out.display()
+        )),
+    }
+}
+
+/// Prints the figures and where everything lies.
+pub(super) fn tell(outcome: &demo::Outcome) -> anyhow::Result<()> {
+    say(outcome.report.text())?;
+    say(format_args!("picture: {}", outcome.picture_path.display()))?;
+    say(format_args!("report:  {}", outcome.report_path.display()))
 }

@@ -2,14 +2,15 @@
 
 use super::console::Console;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
 use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Run, Sample, Stage};
+use crate::device;
+use crate::langevin::draw;
 use crate::run::RunFolder;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
 pub(super) struct Sampling;
@@ -61,12 +62,25 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     sample(&config, &checkpoint, &out, Console::new(progress)?)
 }
 
-/// The seam to the sampler.
 fn sample(
-    _config: &Config,
-    _checkpoint: &Checkpoint,
-    _out: &std::path::Path,
-    _console: Console,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    out: &Path,
+    mut with: Console,
 ) -> anyhow::Result<()> {
-    Err(NotConnected("sample").into())
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let written = draw::draw(
+        config,
+        &mut *device,
+        checkpoint,
+        out,
+        &mut *with.progress,
+        &with.stop,
+    )?;
+    super::say(format_args!(
+        "{} images in {}",
+        written.images,
+        out.display()
+    ))?;
+    super::say(format_args!("overview: {}", written.overview.display()))
 }

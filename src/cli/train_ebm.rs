@@ -2,14 +2,15 @@
 
 use super::console::Console;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
 use super::source::{Source, config_in};
-use super::train_vae::resolve;
+use super::train_vae::{resolve, tell_end};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Ebm, Run, Stage, TrainEbm};
+use crate::device;
 use crate::run::{RunFolder, Start};
+use crate::train::ebm;
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -96,12 +97,16 @@ pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError
     Ok(())
 }
 
-/// The seam to the trainer. `vae` holds the VAE's weights; on resuming it is the stage-2 checkpoint itself.
-fn train(
-    _config: &Config,
-    _start: Start,
-    _vae: &Checkpoint,
-    _console: Console,
-) -> anyhow::Result<()> {
-    Err(NotConnected("train ebm").into())
+/// `vae` holds the VAE's weights; on resuming it is the stage-2 checkpoint itself.
+fn train(config: &Config, start: Start, vae: &Checkpoint, mut with: Console) -> anyhow::Result<()> {
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let ended = ebm::train(
+        config,
+        &mut *device,
+        start,
+        vae,
+        &mut *with.progress,
+        &with.stop,
+    )?;
+    tell_end(config, ended)
 }

@@ -2,12 +2,13 @@
 
 use super::console::Console;
 use super::overrides::{Overrides, Scope};
-use super::pending::NotConnected;
 use super::progress::ProgressKind;
 use super::source::Source;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Run, Stage, TrainVae, Vae};
+use crate::device;
 use crate::run::{RunFolder, Start};
+use crate::train::{Ended, vae};
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -79,7 +80,17 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     train(&config, start, Console::new(progress)?)
 }
 
-/// The seam to the trainer.
-fn train(_config: &Config, _start: Start, _console: Console) -> anyhow::Result<()> {
-    Err(NotConnected("train vae").into())
+fn train(config: &Config, start: Start, mut with: Console) -> anyhow::Result<()> {
+    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let ended = vae::train(config, &mut *device, start, &mut *with.progress, &with.stop)?;
+    tell_end(config, ended)
+}
+
+/// Says where the run lies and how to go on.
+pub(super) fn tell_end(config: &Config, ended: Ended) -> anyhow::Result<()> {
+    let out = config.run.out.display();
+    match ended {
+        Ended::Done => super::say(format_args!("done: {out}")),
+        Ended::Stopped => super::say(format_args!("stopped and saved: go on with --resume {out}")),
+    }
 }

@@ -10,6 +10,7 @@ mod error;
 mod font;
 mod glyphs;
 mod idx;
+mod padded;
 pub mod picture;
 mod png_folder;
 mod resize;
@@ -24,6 +25,7 @@ use rayon::prelude::*;
 pub use batch::{BatchOptions, Batcher, Position, shuffled};
 pub use error::DataError;
 pub use glyphs::{GLYPH_CLASSES, GLYPH_SIZE, Glyphs};
+pub use padded::Padded;
 pub use png_folder::{Crop, PngFolder};
 pub use stacked::Stacked;
 

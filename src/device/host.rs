@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::time::Instant;
 
 use super::{Device, DeviceError, ProgramId};
 use crate::program::{Io, Kernel, Launch, Named, Noise, Place, Plan, Slot};
@@ -147,6 +148,54 @@ impl<F: Face> Host<F> {
                 name: name.to_owned(),
                 known: None,
             })
+    }
+
+    /// Runs the launches of a parameter version if their states changed, then those of each step.
+    fn run_with(
+        &mut self,
+        program: ProgramId,
+        noise: Noise,
+        steps: u32,
+        mut call: impl FnMut(&Memory<F::Number>, &Launch, Noise),
+    ) {
+        let prepared = self.programs[program.0]
+            .as_mut()
+            .expect("a program is not used after its release");
+        let version = |s: &usize| self.states[prepared.states[*s]].version;
+        let versions: Vec<u64> = prepared.plan.version_states.iter().map(version).collect();
+        let stale = prepared.fresh_for.as_ref() != Some(&versions);
+        let memory = Memory {
+            arena: prepared.arena.pointer(),
+            arena_len: prepared.arena.len,
+            constants: prepared
+                .constants
+                .iter_mut()
+                .map(|b| (b.pointer(), b.len))
+                .collect(),
+            states: prepared
+                .states
+                .iter()
+                .map(|&s| (self.states[s].data.pointer(), self.states[s].data.len))
+                .collect(),
+        };
+        if stale {
+            for launch in &prepared.plan.per_version {
+                call(&memory, launch, noise);
+            }
+            prepared.fresh_for = Some(versions);
+        }
+        for step in 0..steps {
+            let noise = Noise {
+                step: noise.step.wrapping_add(step),
+                ..noise
+            };
+            for launch in &prepared.plan.per_step {
+                call(&memory, launch, noise);
+            }
+        }
+        for (state, reference) in prepared.states.iter().zip(&prepared.plan.states) {
+            self.states[*state].version += u64::from(reference.written);
+        }
     }
 
     /// Writes a feed in double precision; the reference in `f64` keeps every digit.
@@ -298,45 +347,21 @@ impl<F: Face> Device for Host<F> {
         noise: Noise,
         steps: u32,
     ) -> Result<(), DeviceError> {
-        let prepared = self.programs[program.0]
-            .as_mut()
-            .expect("a program is not used after its release");
-        let version = |s: &usize| self.states[prepared.states[*s]].version;
-        let versions: Vec<u64> = prepared.plan.version_states.iter().map(version).collect();
-        let stale = prepared.fresh_for.as_ref() != Some(&versions);
-        let memory = Memory {
-            arena: prepared.arena.pointer(),
-            arena_len: prepared.arena.len,
-            constants: prepared
-                .constants
-                .iter_mut()
-                .map(|b| (b.pointer(), b.len))
-                .collect(),
-            states: prepared
-                .states
-                .iter()
-                .map(|&s| (self.states[s].data.pointer(), self.states[s].data.len))
-                .collect(),
-        };
-        if stale {
-            for launch in &prepared.plan.per_version {
-                memory.call::<F>(launch, noise);
-            }
-            prepared.fresh_for = Some(versions);
-        }
-        for step in 0..steps {
-            let noise = Noise {
-                step: noise.step.wrapping_add(step),
-                ..noise
-            };
-            for launch in &prepared.plan.per_step {
-                memory.call::<F>(launch, noise);
-            }
-        }
-        for (state, reference) in prepared.states.iter().zip(&prepared.plan.states) {
-            self.states[*state].version += u64::from(reference.written);
-        }
+        self.run_with(program, noise, steps, |memory, launch, noise| {
+            memory.call::<F>(launch, noise)
+        });
         Ok(())
+    }
+
+    fn time_launches(&mut self, program: ProgramId, noise: Noise) -> Result<Vec<f64>, DeviceError> {
+        let mut seconds = Vec::new();
+        self.run_with(program, noise, 1, |memory, launch, noise| {
+            let clock = Instant::now();
+            memory.call::<F>(launch, noise);
+            seconds.push(clock.elapsed().as_secs_f64());
+        });
+        let per_step = self.prepared(program).plan.per_step.len();
+        Ok(seconds.split_off(seconds.len() - per_step))
     }
 
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError> {

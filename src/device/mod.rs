@@ -72,6 +72,8 @@ pub trait Device {
         noise: Noise,
         steps: u32,
     ) -> Result<(), DeviceError>;
+    /// Runs a program once and tells the seconds that each launch of a step took, in the order of `plan.per_step`.
+    fn time_launches(&mut self, program: ProgramId, noise: Noise) -> Result<Vec<f64>, DeviceError>;
     /// Reads an output of the last run.
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError>;
     /// The names and shapes of all states, in order of creation.
@@ -86,5 +88,24 @@ pub trait Device {
     /// Runs a program once.
     fn run(&mut self, program: ProgramId, noise: Noise) -> Result<(), DeviceError> {
         self.run_steps(program, noise, 1)
+    }
+}
+
+/// Opens the device that a configuration names: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is for the host; 0 takes all cores.
+///
+/// # Errors
+/// A device that is not there.
+pub fn open(name: &str, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+    if threads > 0 {
+        // A second command in one process keeps the pool of the first: the number of threads changes no result.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+    match name {
+        "auto" | "cpu" => Ok(host::cpu()),
+        other => Err(DeviceError::Failed(format!(
+            "device `{other}` is not part of this build: use --device cpu"
+        ))),
     }
 }

@@ -1,5 +1,6 @@
 //! Langevin chains in the VAE's noise space (SPEC section 6; VAEBM section 3.2).
 
 pub mod buffer;
+pub mod draw;
 pub mod programs;
 pub mod sampler;

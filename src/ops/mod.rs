@@ -38,6 +38,11 @@ pub mod testing;
 pub mod unary;
 pub mod weight_norm;
 
+#[cfg(test)]
+mod fusion_tests;
+#[cfg(test)]
+mod machine_tests;
+
 /// A tensor of a tape that is being recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Var(pub(crate) u32);

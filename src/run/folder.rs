@@ -58,6 +58,9 @@ impl RunError {
     }
 }
 
+/// The replay buffer's ring file, beside the checkpoints.
+pub const BUFFER_FILE: &str = "buffer.ring";
+
 /// How a stage begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -156,7 +159,7 @@ impl RunFolder {
 
     /// The ring file of the replay buffer.
     pub fn buffer_path(&self) -> PathBuf {
-        Self::checkpoints_of(&self.root).join("buffer.ring")
+        Self::checkpoints_of(&self.root).join(BUFFER_FILE)
     }
 
     /// The metrics, going on after `from_step`; of the steps, every `every`-th is written.

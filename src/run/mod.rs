@@ -5,7 +5,7 @@ mod metrics;
 mod observer;
 mod stop;
 
-pub use folder::{RunError, RunFolder, Start};
+pub use folder::{BUFFER_FILE, RunError, RunFolder, Start};
 pub use metrics::MetricsWriter;
 pub(crate) use metrics::json_number;
 pub use observer::{Event, Observer, Observers, Scalars, Silent};

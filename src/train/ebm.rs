@@ -10,13 +10,13 @@ use super::states::{StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
 use super::{Ended, TrainError};
-use crate::checkpoint::ring::RingSpec;
 use crate::checkpoint::{Checkpoint, Header};
 use crate::config::{Config, Stage, Target};
 use crate::data::Splits;
 use crate::data::picture::{GridOptions, Picture};
 use crate::device::{Device, ProgramId};
 use crate::langevin::buffer::ReplayBuffer;
+use crate::langevin::draw::buffer_spec;
 use crate::langevin::programs::{Chains, EBM, StepNoise};
 use crate::langevin::sampler::Sampler;
 use crate::nn::params::ParamSpec;
@@ -148,17 +148,7 @@ impl<'d> EbmTrainer<'d> {
         if !c.use_buffer {
             return Ok(());
         }
-        let record = self
-            .chains
-            .model
-            .groups()
-            .iter()
-            .map(|g| g.shape(1).len())
-            .sum();
-        let between = usize::try_from(c.save_every)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(c.batch_size);
-        let spec = RingSpec::new(record, c.buffer_size, between);
+        let spec = buffer_spec(&self.config, &self.chains.model);
         self.buffer = Some(match mark {
             None => ReplayBuffer::create(path, spec)?,
             Some(mark) => ReplayBuffer::open(path, spec, mark)?,
@@ -248,8 +238,11 @@ impl<'d> EbmTrainer<'d> {
     /// Saves a checkpoint with the energy network's training state and the VAE's parameters, so that it samples by itself.
     pub fn save(&mut self, folder: &RunFolder) -> Result<std::path::PathBuf, TrainError> {
         let mut ints = BTreeMap::new();
-        if let Some(buffer) = &mut self.buffer {
-            ints.insert("buffer_mark".to_owned(), buffer.mark()?);
+        // The mark is durable before the checkpoint that names it, and older ones go only after it is: a crash in between leaves a
+        // checkpoint whose mark is still there.
+        let mark = self.buffer.as_mut().map(ReplayBuffer::mark).transpose()?;
+        if let Some(mark) = mark {
+            ints.insert("buffer_mark".to_owned(), mark);
         }
         let per_epoch = self.train.batches_per_epoch().max(1) as u64;
         let header = Header {
@@ -267,19 +260,8 @@ impl<'d> EbmTrainer<'d> {
             .map(|p| (format!("{VAE}.{}", p.name), p.shape));
         let states: Vec<(String, Shape)> = self.states.all().into_iter().chain(vae).collect();
         let path = save(self.device, folder.store(), &header, &states)?;
-        if let Some(buffer) = &mut self.buffer {
-            let oldest = folder.store().steps()?.first().copied();
-            let mark = match oldest {
-                Some(step) => Checkpoint::open(&folder.store().path(step))?
-                    .header()
-                    .ints
-                    .get("buffer_mark")
-                    .copied(),
-                None => None,
-            };
-            if let Some(mark) = mark {
-                buffer.release_before(mark)?;
-            }
+        if let (Some(buffer), Some(mark)) = (&mut self.buffer, mark) {
+            buffer.release_before(mark)?;
         }
         Ok(path)
     }
@@ -362,22 +344,26 @@ impl<'d> EbmTrainer<'d> {
 }
 
 /// Trains stage 2 into the configuration's run folder, fresh or on from its last checkpoint. `vae` is the stage-1 checkpoint that a
-/// fresh start takes.
+/// fresh start takes the VAE from; a resumed run has it in its own checkpoint.
 pub fn train(
     config: &Config,
     device: &mut dyn Device,
     start: Start,
-    vae: &Path,
+    vae: &Checkpoint,
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Ended, TrainError> {
     let splits = images::open(config)?;
     let folder = RunFolder::open(config, Stage::Ebm, start)?;
     let last = folder.store().last()?.filter(|_| start == Start::Resume);
-    let source = Checkpoint::open(last.as_deref().unwrap_or(vae))?;
-    let mut trainer = EbmTrainer::new(config, device, &splits, &source)?;
-    if last.is_some() {
-        trainer.restore(&source, &folder.buffer_path())?;
+    let mut trainer;
+    match last {
+        None => trainer = EbmTrainer::new(config, device, &splits, vae)?,
+        Some(path) => {
+            let last = Checkpoint::open(&path)?;
+            trainer = EbmTrainer::new(config, device, &splits, &last)?;
+            trainer.restore(&last, &folder.buffer_path())?;
+        }
     }
     trainer.run(&folder, observer, stop)
 }

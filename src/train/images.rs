@@ -19,7 +19,7 @@ const CELEBA_BOX: data::Crop = data::Crop::Box {
     bottom: 188,
 };
 
-/// Opens the set that a configuration names.
+/// Opens the set that a configuration names, padded to the size that the model sees.
 pub fn open(config: &Config) -> Result<Splits, TrainError> {
     let d = &config.data;
     let path = || {
@@ -67,7 +67,14 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             },
         },
     };
-    Ok(source.open(Validation::Published)?)
+    let splits = source.open(Validation::Published)?;
+    let pad = padding(splits.train.shape(), config)?;
+    let padded = |part: Arc<dyn Dataset>| data::Padded::around(part, pad);
+    Ok(Splits {
+        train: padded(splits.train),
+        valid: padded(splits.valid),
+        test: splits.test.map(padded),
+    })
 }
 
 /// How a set is padded to the size that the model sees.
@@ -101,13 +108,12 @@ impl Images {
         batch_size: usize,
         stage: config::Stage,
     ) -> Result<Self, TrainError> {
-        let pad = padding(part.shape(), config)?;
         let vae = stage == config::Stage::Vae;
         let options = BatchOptions {
             batch_size,
             seed: config.run.seed,
             flip: config.data.flip,
-            pad,
+            pad: 0,
             binarise: vae && (config.data.binarize || config.vae.decoder == Decoder::Bernoulli),
         };
         Ok(Images {

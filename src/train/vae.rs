@@ -235,7 +235,7 @@ impl<'d> VaeTrainer<'d> {
         let header = Header {
             stage: Stage::Vae.name().into(),
             step: self.step,
-            epoch: self.schedule.epoch(self.step),
+            epoch: self.step / self.train.batches_per_epoch().max(1) as u64,
             seed: self.config.run.seed,
             config: self.config.to_toml()?,
             ints: BTreeMap::new(),

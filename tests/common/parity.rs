@@ -5,9 +5,9 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
+use vaebm::shared::require_shared;
 
 use super::layout::Array;
-use super::shared;
 
 /// How far an expectation is known: the official code's own error in single precision and the largest number.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -61,9 +61,9 @@ fn floats(path: &Path) -> (HashMap<String, Array<f32>>, HashMap<String, String>)
 }
 
 impl Parity {
-    /// Opens a test such as `unit/ops`; `None` where the files are missing (see [`shared`]).
+    /// Opens a test such as `unit/ops`; `None` where the files are missing (see [`require_shared`]).
     pub fn open(test: &str) -> Option<Self> {
-        let folder = shared("parity")?;
+        let folder = require_shared("parity")?;
         let (tensors, metadata) = floats(&folder.join(format!("{test}.safetensors")));
         Some(Parity {
             test: test.to_owned(),

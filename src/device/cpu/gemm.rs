@@ -134,6 +134,33 @@ impl Finish {
         }
     }
 
+    /// Nothing but an activation.
+    pub(super) fn activation(activation: Activation) -> Self {
+        Self {
+            activation,
+            ..Self::STORE
+        }
+    }
+
+    /// Applies the epilogue to `rows` rows of `cols` elements in place.
+    ///
+    /// # Safety
+    /// As [`Finish::run`].
+    #[inline(always)]
+    pub(super) unsafe fn apply<S: Simd>(
+        &self,
+        s: S,
+        c: *mut f32,
+        rows: usize,
+        cols: usize,
+        rs: usize,
+    ) {
+        if !self.is_trivial() {
+            // SAFETY: the caller's promise.
+            unsafe { self.run(s, c, 0, rs, rows, cols) };
+        }
+    }
+
     /// The same for columns from `by` on.
     pub(super) fn shift_bias(self, by: usize) -> Self {
         let bias = if self.bias.is_null() {

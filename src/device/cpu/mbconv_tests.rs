@@ -14,7 +14,7 @@ fn reference(
     w: &MbConvWeights<'_>,
     dy: &[f32],
 ) -> (Vec<f64>, Vec<f64>) {
-    let (oh, ow, scale, k, r) = (g.oh(), g.ow(), g.scale(), g.kernel, g.radius() as i64);
+    let (oh, ow, scale, k, r) = (g.oh(), g.ow(), g.scale(), KERNEL, RADIUS as i64);
     let (mut out, mut grad) = (Vec::new(), vec![0.0; g.x_len()]);
     for n in 0..g.n {
         let source = |y: usize, x: usize| ((n * g.h + y / scale) * g.w + x / scale) * g.cin;
@@ -88,7 +88,7 @@ fn check(g: MbConvGeometry) {
             .map(|v| v * (3.0 / fan as f32).sqrt())
             .collect()
     };
-    let taps = g.kernel * g.kernel;
+    let taps = TAPS;
     let (expand, depthwise) = (
         scaled(g.cin * g.hidden, 1, g.cin),
         scaled(taps * g.hidden, 2, taps),
@@ -158,7 +158,6 @@ fn the_models_cells() {
             cin: 16,
             hidden: 96,
             cout: 16,
-            kernel: 5,
             upsample,
         });
         check(MbConvGeometry {
@@ -168,7 +167,6 @@ fn the_models_cells() {
             cin: 16,
             hidden: 48,
             cout: 32,
-            kernel: 5,
             upsample,
         });
     }
@@ -177,7 +175,7 @@ fn the_models_cells() {
 #[test]
 fn odd_sizes() {
     for upsample in [false, true] {
-        for kernel in [3, 5] {
+        {
             for (h, w) in [(1, 1), (7, 5), (2, 19)] {
                 for (cin, hidden, cout) in [(1, 6, 1), (3, 18, 17), (17, 51, 3)] {
                     check(MbConvGeometry {
@@ -187,7 +185,6 @@ fn odd_sizes() {
                         cin,
                         hidden,
                         cout,
-                        kernel,
                         upsample,
                     });
                 }
@@ -206,7 +203,6 @@ fn large_images_are_cut_into_bands() {
             cin: 3,
             hidden: 20,
             cout: 4,
-            kernel: 5,
             upsample,
         };
         assert!(g.bands() > 1);
@@ -218,8 +214,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn any_geometry(
-        n in 1usize..3, h in 1usize..9, w in 1usize..20, cin in 1usize..20, hidden in 1usize..70, cout in 1usize..20, five: bool, upsample: bool,
+        n in 1usize..3, h in 1usize..9, w in 1usize..20, cin in 1usize..20, hidden in 1usize..70, cout in 1usize..20, upsample: bool,
     ) {
-        check(MbConvGeometry { n, h, w, cin, hidden, cout, kernel: if five { 5 } else { 3 }, upsample });
+        check(MbConvGeometry { n, h, w, cin, hidden, cout, upsample });
     }
 }

@@ -12,6 +12,7 @@
 //!   fixed order.
 //! - Denormals are flushed while a kernel runs.
 
+pub mod bn;
 pub mod conv;
 pub mod dwconv;
 pub mod excite;

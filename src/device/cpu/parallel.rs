@@ -5,6 +5,7 @@
 //! inputs, so results do not depend on the number of threads.
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Work below this many floating-point operations (about 15 microseconds of one core) stays on the calling thread.
 const MIN_PARALLEL_FLOPS: u64 = 2_000_000;
@@ -37,14 +38,63 @@ pub const fn slots(tasks: usize) -> usize {
     if tasks < MAX_SLOTS { tasks } else { MAX_SLOTS }
 }
 
-/// Runs `tasks` tasks in [`slots`]`(tasks)` groups; `task(slot, i)` has slot `slot` to itself while it runs.
+/// Runs `tasks` tasks; `task(slot, i)` has slot `slot < slots(tasks)` to itself while it runs.
+///
+/// A thread keeps to one slot, so the scratch memory in use stays in its cache. Which slot a task gets is not determined: tasks must write
+/// scratch before they read it.
 pub fn for_each_slot(tasks: usize, flops: u64, task: impl Fn(usize, usize) + Sync + Send) {
-    let groups = slots(tasks);
-    for_each(groups, flops, |g| {
-        for i in chunk(tasks, groups, g) {
-            task(g, i);
-        }
+    let free = FreeSlots::new(slots(tasks));
+    for_each(tasks, flops, |i| {
+        let slot = free.take();
+        task(slot.index, i);
     });
+}
+
+/// Slots as bits: one means taken.
+struct FreeSlots {
+    taken: AtomicU32,
+    count: usize,
+}
+
+struct Slot<'a> {
+    owner: &'a FreeSlots,
+    index: usize,
+}
+
+impl FreeSlots {
+    fn new(count: usize) -> Self {
+        debug_assert!(count <= MAX_SLOTS);
+        Self {
+            taken: AtomicU32::new(0),
+            count,
+        }
+    }
+
+    /// Takes the thread's usual slot if it is free, else the next free one; waits where more threads than slots compete.
+    fn take(&self) -> Slot<'_> {
+        let start = rayon::current_thread_index().unwrap_or(0);
+        loop {
+            for i in 0..self.count {
+                let index = (start + i) % self.count;
+                let bit = 1 << index;
+                if self.taken.load(Ordering::Relaxed) & bit == 0
+                    && self.taken.fetch_or(bit, Ordering::Acquire) & bit == 0
+                {
+                    return Slot { owner: self, index };
+                }
+            }
+            // A holder runs on another thread and never waits for this one.
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.owner
+            .taken
+            .fetch_and(!(1 << self.index), Ordering::Release);
+    }
 }
 
 /// The `i`-th of `parts` balanced consecutive ranges that cover `0..n`.
@@ -178,10 +228,17 @@ mod tests {
         for flops in [0, u64::MAX] {
             let hits: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             let busy: Vec<AtomicUsize> = (0..MAX_SLOTS).map(|_| AtomicUsize::new(0)).collect();
-            for_each_slot(100, flops, |slot, i| {
-                assert_eq!(busy[slot].fetch_add(1, Ordering::SeqCst), 0);
-                hits[i].fetch_add(1, Ordering::SeqCst);
-                busy[slot].fetch_sub(1, Ordering::SeqCst);
+            // More threads than slots.
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(MAX_SLOTS + 3)
+                .build()
+                .unwrap();
+            pool.install(|| {
+                for_each_slot(100, flops, |slot, i| {
+                    assert_eq!(busy[slot].fetch_add(1, Ordering::SeqCst), 0);
+                    hits[i].fetch_add(1, Ordering::SeqCst);
+                    busy[slot].fetch_sub(1, Ordering::SeqCst);
+                })
             });
             assert!(hits.iter().all(|h| h.load(Ordering::SeqCst) == 1));
         }

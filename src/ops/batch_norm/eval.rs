@@ -215,6 +215,10 @@ impl Op for ScaleShiftDgrad {
         cpu::scale_shift_dgrad(self, io);
     }
 
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::scale_shift_dgrad_workspace(self, shapes.inputs[0])
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
@@ -258,6 +262,10 @@ impl Op for ScaleShiftSums {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::scale_shift_sums(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        crate::device::cpu::bn::backward_workspace(shapes.inputs[0].rows(), shapes.inputs[0].last())
     }
 
     /// Second derivatives are never asked for.

@@ -112,7 +112,11 @@ impl Op for Moments {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        cpu::moments(self, io);
+        cpu::moments(io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::moments_workspace(shapes.inputs[0])
     }
 
     /// The gradient of [`Normalize`] holds what goes through the moments; nothing else reads them but [`Track`].
@@ -195,6 +199,10 @@ impl Op for Normalize {
         cpu::normalize(self, io);
     }
 
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::normalize_workspace(shapes.inputs[0])
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let &[x, mean, var, gamma, beta] = cx.inputs else {
             unreachable!("five inputs by the shape rule");
@@ -259,6 +267,10 @@ impl Op for Sums {
         cpu::sums(self, io);
     }
 
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::sums_workspace(shapes.inputs[0])
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
@@ -302,6 +314,10 @@ impl Op for Dgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dgrad(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::normalize_workspace(shapes.inputs[0])
     }
 
     /// Second derivatives are never asked for.

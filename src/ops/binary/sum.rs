@@ -100,6 +100,10 @@ impl Op for SumTo {
         cpu::sum_to(self, io);
     }
 
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::sum_to_workspace(self, shapes)
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
             broadcast_to(cx.recorder, cx.cotangent(0), cx.input_shape(0))

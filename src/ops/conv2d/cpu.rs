@@ -1,9 +1,9 @@
 //! Native kernels: adapters to [`crate::device::cpu::conv`].
 
-use super::gradients::{Dgrad, Wgrad};
+use super::gradients::{Dgrad, Pack, Wgrad};
 use super::{Fprop, Geometry};
 use crate::device::cpu::conv::{self, ConvGeometry, ConvWeights};
-use crate::device::cpu::gemm::Epilogue;
+use crate::device::cpu::gemm::{self, Epilogue};
 use crate::device::cpu::{pointwise, wgrad as weights};
 use crate::ops::Shapes;
 use crate::ops::activation::Activation;
@@ -44,21 +44,35 @@ pub(super) fn fprop(op: &Fprop, io: &mut Io<'_, f32>) {
     conv::fprop_act(&g, x, op.pre.into(), w, y, epilogue, io.workspace);
 }
 
-pub(super) fn dgrad_workspace(op: &Dgrad, shapes: Shapes<'_>) -> usize {
-    let g = describe(op.geometry, op.image, shapes.inputs[1]);
-    conv::dgrad_packed_len(&g) + conv::dgrad_workspace(&g)
+/// Packing depends on the weights alone.
+fn without_images(w: Shape, groups: usize) -> ConvGeometry {
+    let x = Shape::new(&[1, 1, 1, w[2] * groups]);
+    describe(Geometry::same(1).grouped(groups), x, w)
+}
+
+/// Elements of the packed weights: room for the native layout as well as for the weights as they are.
+pub(super) fn packed_len(w: Shape, groups: usize) -> usize {
+    conv::dgrad_packed_len(&without_images(w, groups)).max(w.len())
+}
+
+pub(super) fn pack(op: &Pack, io: &mut Io<'_, f32>) {
+    let g = without_images(io.input_shape(0), op.groups);
+    let w = io.input(0);
+    conv::pack_dgrad(&g, w, io.out());
+}
+
+pub(super) fn dgrad_workspace(op: &Dgrad) -> usize {
+    conv::dgrad_workspace(&describe(op.geometry, op.image, op.weights))
 }
 
 pub(super) fn dgrad(op: &Dgrad, io: &mut Io<'_, f32>) {
-    let g = describe(op.geometry, op.image, io.input_shape(1));
+    let g = describe(op.geometry, op.image, op.weights);
     let epilogue = Epilogue {
         slope: (op.pre != Activation::None).then(|| (op.pre.into(), io.input(2))),
         ..Epilogue::default()
     };
-    let (packed, scratch) = io.workspace.split_at_mut(conv::dgrad_packed_len(&g));
-    conv::pack_dgrad(&g, io.inputs[1].0, packed);
-    let (dy, dx) = (io.inputs[0].0, &mut *io.outputs[0].0);
-    conv::dgrad(&g, dy, packed, dx, epilogue, scratch);
+    let (dy, packed, dx) = (io.input(0), io.input(1), &mut *io.outputs[0].0);
+    conv::dgrad(&g, dy, packed, dx, epilogue, io.workspace);
 }
 
 /// The elements of `act(x)` in scratch memory: each filter row reads all of it, so it is computed once.
@@ -79,7 +93,8 @@ pub(super) fn wgrad(op: &Wgrad, io: &mut Io<'_, f32>) {
     let copied = activated(op, io.input_shape(0));
     let (copy, scratch) = io.workspace.split_at_mut(copied);
     let x = if copied > 0 {
-        pointwise::activate(op.pre.into(), io.inputs[0].0, copy);
+        let pre: gemm::Activation = op.pre.into();
+        pointwise::map([io.inputs[0].0], copy, pre);
         &*copy
     } else {
         io.inputs[0].0

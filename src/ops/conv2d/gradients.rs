@@ -9,13 +9,21 @@ use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
 
-/// `dx[n, iy, ix, i] = act'(x) * sum over the windows that read it of dy[n, oy, ox, o] w[ky, kx, i, o]`, from `(dy, w[, x])`.
+/// The weights as [`Dgrad`] reads them, in a layout that is the affair of the device: it is packed once per parameter version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pack {
+    pub groups: usize,
+}
+
+/// `dx[n, iy, ix, i] = act'(x) * sum over the windows that read it of dy[n, oy, ox, o] w[ky, kx, i, o]`, from `(dy, packed w[, x])`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dgrad {
     pub geometry: Geometry,
     pub pre: Activation,
     /// The shape of `x`, which stride leaves open.
     pub image: Shape,
+    /// The shape of `w`.
+    pub weights: Shape,
 }
 
 /// `dw[ky, kx, i, o] = sum over (n, oy, ox) of act(x[n, iy, ix, i]) dy[n, oy, ox, o]`, from `(x, dy)`.
@@ -33,10 +41,15 @@ impl Dgrad {
             geometry: of.geometry,
             pre: of.pre,
             image: r.shape(x),
+            weights: r.shape(w),
         };
+        let pack = Pack {
+            groups: of.geometry.groups,
+        };
+        let packed = record1(r, pack, &[w]);
         match of.pre {
-            Activation::None => record1(r, op, &[dy, w]),
-            _ => record1(r, op, &[dy, w, x]),
+            Activation::None => record1(r, op, &[dy, packed]),
+            _ => record1(r, op, &[dy, packed, x]),
         }
     }
 }
@@ -52,14 +65,50 @@ impl Wgrad {
     }
 }
 
+impl Op for Pack {
+    const NAME: &'static str = "conv2d_pack";
+
+    fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
+        let &[w] = shapes.inputs else {
+            return Err(ShapeError("takes weights".into()));
+        };
+        ensure_shape!(
+            w.rank() == 4 && self.groups > 0 && w.last() % self.groups == 0,
+            "takes weights [kh, kw, cin / groups, cout], not {w}"
+        );
+        Ok(vec![Shape::new(&[cpu::packed_len(w, self.groups)])])
+    }
+
+    /// As they are; a device's own layout may take more room, which stays zero.
+    fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
+        let w = io.input(0);
+        let packed = io.out();
+        packed.fill(T::zero());
+        packed[..w.len()].copy_from_slice(w);
+    }
+
+    fn cpu(&self, io: &mut Io<'_, f32>) {
+        cpu::pack(self, io);
+    }
+
+    /// Second derivatives are never asked for.
+    fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
+        vec![None]
+    }
+}
+
 impl Op for Dgrad {
     const NAME: &'static str = "conv2d_dgrad";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
         let count = if self.pre == Activation::None { 2 } else { 3 };
+        let packed = cpu::packed_len(self.weights, self.geometry.groups);
         ensure_shape!(
-            shapes.inputs.len() == count && shapes.inputs[0].last() == shapes.inputs[1].last(),
-            "takes dy and w of equally many output channels, not {:?}",
+            shapes.inputs.len() == count
+                && shapes.inputs[0].last() == self.weights.last()
+                && shapes.inputs[1].dims() == [packed],
+            "takes dy and the packed weights {}, not {:?}",
+            self.weights,
             shapes.inputs
         );
         ensure_shape!(
@@ -73,7 +122,7 @@ impl Op for Dgrad {
 
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
         let (dy, w) = (io.input(0), io.input(1));
-        let (y_shape, w_shape, x_shape) = (io.input_shape(0), io.input_shape(1), self.image);
+        let (y_shape, w_shape, x_shape) = (io.input_shape(0), self.weights, self.image);
         let x = (self.pre != Activation::None).then(|| io.input(2));
         let dx = io.out();
         let (cin, cout) = (x_shape.last(), w_shape.last());
@@ -96,8 +145,8 @@ impl Op for Dgrad {
         cpu::dgrad(self, io);
     }
 
-    fn workspace(&self, shapes: Shapes<'_>) -> usize {
-        cpu::dgrad_workspace(self, shapes)
+    fn workspace(&self, _: Shapes<'_>) -> usize {
+        cpu::dgrad_workspace(self)
     }
 
     /// Second derivatives are never asked for.
@@ -107,7 +156,7 @@ impl Op for Dgrad {
 
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         Cost {
-            flops: products(shapes.inputs[1], shapes.inputs[0])
+            flops: products(self.weights, shapes.inputs[0])
                 + self.pre.flops() * self.image.len() as f64,
             bytes: compulsory_bytes(shapes),
         }

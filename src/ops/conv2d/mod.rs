@@ -21,10 +21,10 @@ use crate::ensure_shape;
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
-use gradients::{Dgrad, Wgrad};
+use gradients::{Dgrad, Pack, Wgrad};
 
 /// The kernels of this folder.
-pub const KERNELS: &[&str] = &[Fprop::NAME, Dgrad::NAME, Wgrad::NAME];
+pub const KERNELS: &[&str] = &[Fprop::NAME, Pack::NAME, Dgrad::NAME, Wgrad::NAME];
 
 /// The forward pass: `y` from `(x, w[, b][, r])`.
 #[derive(Clone, Copy, Debug)]

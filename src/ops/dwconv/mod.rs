@@ -10,7 +10,6 @@ mod gradients;
 
 use super::conv2d::Geometry;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
-use crate::device::cpu::conv::MAX_TAPS;
 use crate::ensure_shape;
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -64,12 +63,6 @@ impl Op for Fprop {
         ensure_shape!(
             x.rank() == 4 && w.rank() == 3 && x.last() == w.last(),
             "takes an image [n, h, w, c] and weights [kh, kw, c], not {x} and {w}"
-        );
-        ensure_shape!(
-            w[0] * w[1] <= MAX_TAPS,
-            "a window of {}x{} has more than {MAX_TAPS} taps",
-            w[0],
-            w[1]
         );
         let geometry = self.geometry();
         let (oh, ow) = (

@@ -1,13 +1,71 @@
-//! Native kernels.
+//! Native kernels: adapters to [`crate::device::cpu::mbconv`].
 
-use super::{Dgrad, Fprop};
-use crate::ops::Op;
+use super::{Channels, Fprop};
+use crate::device::cpu::gemm::Epilogue;
+use crate::device::cpu::mbconv::{self, MbConvGeometry, MbConvWeights};
 use crate::program::Io;
+use crate::tensor::Shape;
 
-pub(super) fn fprop(op: &Fprop, io: &mut Io<'_, f32>) {
-    op.reference(io);
+/// The leaf's description of a bottleneck over images of shape `x`.
+fn describe(c: &Channels, x: Shape, upsample: bool) -> MbConvGeometry {
+    MbConvGeometry {
+        n: x[0],
+        h: x[1],
+        w: x[2],
+        cin: c.ci,
+        hidden: c.hidden,
+        cout: c.co,
+        upsample,
+    }
 }
 
-pub(super) fn dgrad(op: &Dgrad, io: &mut Io<'_, f32>) {
-    op.reference(io);
+/// Packing does not depend on the images.
+fn without_images(c: &Channels) -> MbConvGeometry {
+    describe(c, Shape::new(&[1, 1, 1, c.ci]), false)
+}
+
+/// Elements of the packed weights: room for the native layout as well as for the weights one after the other.
+pub(super) fn packed_len(c: &Channels) -> usize {
+    mbconv::packed_len(&without_images(c)).max(c.weights())
+}
+
+pub(super) fn pack(c: Channels, io: &mut Io<'_, f32>) {
+    let [
+        expand,
+        expand_bias,
+        depthwise,
+        depthwise_bias,
+        project,
+        project_bias,
+    ] = [0, 1, 2, 3, 4, 5].map(|i| io.input(i));
+    let weights = MbConvWeights {
+        expand,
+        expand_bias,
+        depthwise,
+        depthwise_bias,
+        project,
+        project_bias,
+    };
+    mbconv::pack(&without_images(&c), &weights, io.out());
+}
+
+pub(super) fn fprop_workspace(op: &Fprop, x: Shape) -> usize {
+    mbconv::forward_workspace(&describe(&op.channels, x, op.upsample))
+}
+
+pub(super) fn fprop(op: &Fprop, io: &mut Io<'_, f32>) {
+    let g = describe(&op.channels, io.input_shape(0), op.upsample);
+    let (x, packed, y) = (io.input(0), io.input(1), &mut *io.outputs[0].0);
+    mbconv::forward(&g, x, packed, y, Epilogue::default(), io.workspace);
+}
+
+pub(super) fn dgrad_workspace(op: &Fprop, x: Shape) -> usize {
+    mbconv::backward_workspace(&describe(&op.channels, x, op.upsample))
+}
+
+pub(super) fn dgrad(op: &Fprop, io: &mut Io<'_, f32>) {
+    let g = describe(&op.channels, io.input_shape(1), op.upsample);
+    let [dy, x, packed] = [0, 1, 2].map(|i| io.input(i));
+    let dx = &mut *io.outputs[0].0;
+    mbconv::backward(&g, x, packed, dy, dx, Epilogue::default(), io.workspace);
 }

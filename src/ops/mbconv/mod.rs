@@ -2,7 +2,7 @@
 //!
 //! `a = swish(u w1 + b1)`, `d = swish(dwconv(a) + b_dw)`, `y = d w2 + b2`, where `u` is `x`, or `x` with each pixel four times.
 //!
-//! `x [n, h, w, ci]`, `w1 [ci, hidden]`, depthwise `[k, k, hidden]` of odd `k` and stride 1, `w2 [hidden, co]`,
+//! `x [n, h, w, ci]`, `w1 [ci, hidden]`, depthwise `[5, 5, hidden]` of stride 1, `w2 [hidden, co]`,
 //! `y [n, h, w, co]`, or `[n, 2h, 2w, co]` with upsampling. The depthwise padding is zeros of `a`, not of `u`.
 //! Neither `a` nor `d` is stored: the input gradient recomputes them. There is no gradient of the weights; training records the
 //! parts one by one.
@@ -15,7 +15,8 @@ mod reference;
 pub use fold::{Norm, RawWeights, fold};
 
 use super::{
-    ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1,
+    ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, fill,
+    record1,
 };
 use crate::ensure_shape;
 use crate::program::{Cost, Io};
@@ -23,7 +24,7 @@ use crate::real::Real;
 use crate::tensor::Shape;
 
 /// The kernels of this folder.
-pub const KERNELS: &[&str] = &[Fprop::NAME, Dgrad::NAME];
+pub const KERNELS: &[&str] = &[Pack::NAME, Fprop::NAME, Dgrad::NAME];
 
 /// The folded weights of one bottleneck.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ pub struct MbconvWeights {
     pub w1: Var,
     /// `[hidden]`.
     pub b1: Var,
-    /// Depthwise `[k, k, hidden]`.
+    /// Depthwise `[5, 5, hidden]`.
     pub dw: Var,
     /// `[hidden]`.
     pub b_dw: Var,
@@ -42,19 +43,48 @@ pub struct MbconvWeights {
     pub b2: Var,
 }
 
-/// `y` from `(x, w1, b1, dw, b_dw, w2, b2)`.
+/// The extents that all kernels of a bottleneck share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Channels {
+    ci: usize,
+    hidden: usize,
+    k: usize,
+    co: usize,
+}
+
+impl Channels {
+    /// Elements of all weights together.
+    fn weights(&self) -> usize {
+        self.hidden * (self.ci + 1 + self.k * self.k + 1 + self.co) + self.co
+    }
+
+    /// FLOPs of the products and activations of one pass over `pixels` of `x` and `outer` of `y`.
+    fn flops(&self, pixels: usize, outer: usize) -> f64 {
+        let expand = 2.0 * self.ci as f64 + ACTIVATION_FLOPS;
+        let rest = 2.0 * (self.k * self.k + self.co) as f64 + ACTIVATION_FLOPS;
+        self.hidden as f64 * (pixels as f64 * expand + outer as f64 * rest)
+    }
+}
+
+/// All weights in one tensor whose layout is the affair of the device that reads it: it is packed once per parameter version.
+#[derive(Clone, Copy, Debug)]
+struct Pack(Channels);
+
+/// `y` from `(x, packed weights)`.
 #[derive(Clone, Copy, Debug)]
 struct Fprop {
+    channels: Channels,
     upsample: bool,
 }
 
-/// `dx` from `(dy, x, w1, b1, dw, b_dw, w2)`.
+/// `dx` from `(dy, x, packed weights)`.
 #[derive(Clone, Copy, Debug)]
-struct Dgrad {
-    upsample: bool,
-}
+struct Dgrad(Fprop);
 
 /// The bottleneck; with `upsample` every pixel of `x` stands for four.
+///
+/// # Panics
+/// If the weights do not fit each other.
 pub fn mbconv_eval(r: &dyn Recorder, x: Var, weights: MbconvWeights, upsample: bool) -> Var {
     let MbconvWeights {
         w1,
@@ -64,85 +94,125 @@ pub fn mbconv_eval(r: &dyn Recorder, x: Var, weights: MbconvWeights, upsample: b
         w2,
         b2,
     } = weights;
-    record1(r, Fprop { upsample }, &[x, w1, b1, dw, b_dw, w2, b2])
-}
-
-/// Checks `(x, w1, b1, dw, b_dw, w2)` and returns the shape of `y`.
-fn output(upsample: bool, shapes: &[Shape]) -> Result<Shape, ShapeError> {
-    let &[x, w1, b1, dw, b_dw, w2] = shapes else {
-        return Err(ShapeError("takes an image and its weights".into()));
+    let [expand, window] = [w1, dw].map(|v| r.shape(v));
+    let channels = Channels {
+        ci: r.shape(x).last(),
+        hidden: expand.last(),
+        k: window.dims()[0],
+        co: r.shape(b2).len(),
     };
-    ensure_shape!(
-        x.rank() == 4 && w1.rank() == 2 && w1[0] == x[3],
-        "takes an image [n, h, w, c] and an expansion [c, hidden], not {x} and {w1}"
-    );
-    let hidden = Shape::new(&[w1[1]]);
-    ensure_shape!(
-        dw.rank() == 3 && dw[0] == dw[1] && dw[0] % 2 == 1 && dw.last() == w1[1],
-        "the depthwise weights are {dw}, not [k, k, {}] with an odd k",
-        w1[1]
-    );
-    ensure_shape!(
-        b1 == hidden && b_dw == hidden && w2.rank() == 2 && w2[0] == w1[1],
-        "b1 {b1}, b_dw {b_dw} and w2 {w2} do not fit {hidden} hidden channels"
-    );
-    let grow = if upsample { 2 } else { 1 };
-    Ok(Shape::new(&[x[0], grow * x[1], grow * x[2], w2[1]]))
+    let packed = record1(r, Pack(channels), &[w1, b1, dw, b_dw, w2, b2]);
+    record1(r, Fprop { channels, upsample }, &[x, packed])
 }
 
-/// FLOPs of the products and activations of a forward pass.
-fn forward_flops(upsample: bool, x: Shape, w1: Shape, dw: Shape, w2: Shape) -> f64 {
-    let pixels = x.rows() as f64;
-    let outer = if upsample { 4.0 * pixels } else { pixels };
-    let expand = pixels * (2.0 * w1.len() as f64 + ACTIVATION_FLOPS * w1[1] as f64);
-    let depthwise = outer * (2.0 * dw.len() as f64 + ACTIVATION_FLOPS * w1[1] as f64);
-    expand + depthwise + outer * 2.0 * w2.len() as f64
+impl Fprop {
+    fn grow(&self) -> usize {
+        if self.upsample { 2 } else { 1 }
+    }
+
+    /// Checks `(x, packed)` and returns the shape of `y`.
+    fn output(&self, x: Shape, packed: Shape) -> Result<Shape, ShapeError> {
+        ensure_shape!(
+            x.rank() == 4 && x.last() == self.channels.ci,
+            "takes an image of {} channels, not {x}",
+            self.channels.ci
+        );
+        let want = cpu::packed_len(&self.channels);
+        ensure_shape!(
+            packed.dims() == [want],
+            "takes {want} packed weights, not {packed}"
+        );
+        let (grow, co) = (self.grow(), self.channels.co);
+        Ok(Shape::new(&[x[0], grow * x[1], grow * x[2], co]))
+    }
+
+    fn flops(&self, x: Shape) -> f64 {
+        let pixels = x.rows();
+        self.channels
+            .flops(pixels, self.grow() * self.grow() * pixels)
+    }
+}
+
+impl Op for Pack {
+    const NAME: &'static str = "mbconv_pack";
+
+    fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
+        let Channels { ci, hidden, k, co } = self.0;
+        let want: [Shape; 6] = [
+            [ci, hidden].into(),
+            [hidden].into(),
+            [k, k, hidden].into(),
+            [hidden].into(),
+            [hidden, co].into(),
+            [co].into(),
+        ];
+        ensure_shape!(
+            shapes.inputs == want,
+            "takes weights of shapes {want:?}, not {:?}",
+            shapes.inputs
+        );
+        ensure_shape!(k == 5, "the depthwise window is 5x5, not {k}x{k}");
+        Ok(vec![Shape::new(&[cpu::packed_len(&self.0)])])
+    }
+
+    /// One after the other; a device's own layout may take more room, which stays zero.
+    fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
+        let inputs = io.inputs;
+        let packed = io.out();
+        packed.fill(T::zero());
+        let mut at = 0;
+        for (w, _) in inputs {
+            packed[at..at + w.len()].copy_from_slice(w);
+            at += w.len();
+        }
+    }
+
+    fn cpu(&self, io: &mut Io<'_, f32>) {
+        cpu::pack(self.0, io);
+    }
+
+    /// # Panics
+    /// Always, where a gradient of a weight is asked for: this is the form for evaluation.
+    fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
+        panic!("the folded bottleneck has no gradient of its weights; record its parts to train it")
+    }
 }
 
 impl Op for Fprop {
     const NAME: &'static str = "mbconv_fprop";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        ensure_shape!(
-            shapes.inputs.len() == 7,
-            "takes 7 tensors, not {}",
-            shapes.inputs.len()
-        );
-        let y = output(self.upsample, &shapes.inputs[..6])?;
-        let b2 = shapes.inputs[6];
-        ensure_shape!(b2.dims() == [y.last()], "b2 is {b2}, the output {y}");
-        Ok(vec![y])
+        let &[x, packed] = shapes.inputs else {
+            return Err(ShapeError("takes an image and packed weights".into()));
+        };
+        Ok(vec![self.output(x, packed)?])
     }
 
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
-        reference::fprop(self.upsample, io);
+        reference::fprop(self, io);
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
     }
 
-    /// # Panics
-    /// If a gradient of a weight is asked for: this is the form for evaluation.
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::fprop_workspace(self, shapes.inputs[0])
+    }
+
+    /// With a gradient of the weights asked for, zeros go to [`Pack`], which refuses them.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
-        assert!(
-            !cx.wants[1..].contains(&true),
-            "the folded bottleneck has no gradient of its weights; record its parts to train it"
-        );
-        let of = Dgrad {
-            upsample: self.upsample,
-        };
-        let mut inputs = vec![cx.cotangent(0)];
-        inputs.extend(&cx.inputs[..6]);
-        let mut gradients = vec![None; 7];
-        gradients[0] = cx.wanted(0, || record1(cx.recorder, of, &inputs));
-        gradients
+        let (r, dy) = (cx.recorder, cx.cotangent(0));
+        let [x, packed] = [0, 1].map(|i| cx.inputs[i]);
+        vec![
+            cx.wanted(0, || record1(r, Dgrad(*self), &[dy, x, packed])),
+            cx.wanted(1, || fill(r, cx.input_shape(1), 0.0)),
+        ]
     }
 
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
-        let [x, w1, dw, w2] = [0, 1, 3, 5].map(|i| shapes.inputs[i]);
         Cost {
-            flops: forward_flops(self.upsample, x, w1, dw, w2),
+            flops: self.flops(shapes.inputs[0]),
             bytes: compulsory_bytes(shapes),
         }
     }
@@ -152,35 +222,35 @@ impl Op for Dgrad {
     const NAME: &'static str = "mbconv_dgrad";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        ensure_shape!(
-            shapes.inputs.len() == 7,
-            "takes 7 tensors, not {}",
-            shapes.inputs.len()
-        );
-        let y = output(self.upsample, &shapes.inputs[1..])?;
-        let dy = shapes.inputs[0];
+        let &[dy, x, packed] = shapes.inputs else {
+            return Err(ShapeError("takes dy, x and packed weights".into()));
+        };
+        let y = self.0.output(x, packed)?;
         ensure_shape!(dy == y, "dy is {dy}, the output {y}");
-        Ok(vec![shapes.inputs[1]])
+        Ok(vec![x])
     }
 
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
-        reference::dgrad(self.upsample, io);
+        reference::dgrad(&self.0, io);
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        cpu::dgrad(self, io);
+        cpu::dgrad(&self.0, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::dgrad_workspace(&self.0, shapes.inputs[1])
     }
 
     /// Second derivatives are never asked for.
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
-        vec![None; 7]
+        vec![None; 3]
     }
 
     /// The products of the gradient, as many as forward; recomputation is the kernel's choice and not counted.
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
-        let [x, w1, dw, w2] = [1, 2, 4, 6].map(|i| shapes.inputs[i]);
         Cost {
-            flops: forward_flops(self.upsample, x, w1, dw, w2),
+            flops: self.0.flops(shapes.inputs[1]),
             bytes: compulsory_bytes(shapes),
         }
     }

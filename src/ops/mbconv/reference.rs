@@ -1,10 +1,42 @@
 //! The plain bottleneck, image by image, with every intermediate in a vector of its own.
 
+use super::{Channels, Fprop};
 use crate::ops::unary::Function;
 use crate::program::Io;
 use crate::real::Real;
+use crate::tensor::Shape;
 
 const SWISH: Function = Function::Swish;
+
+/// The weights, taken out of the tensor in which [`super::Pack`]'s reference put them one after the other.
+#[derive(Clone, Copy)]
+struct Weights<'a, T> {
+    w1: &'a [T],
+    b1: &'a [T],
+    dw: &'a [T],
+    b_dw: &'a [T],
+    w2: &'a [T],
+    b2: &'a [T],
+}
+
+impl<'a, T> Weights<'a, T> {
+    fn of(c: Channels, packed: &'a [T]) -> Self {
+        let mut rest = packed;
+        let mut take = |len: usize| {
+            let (part, tail) = rest.split_at(len);
+            rest = tail;
+            part
+        };
+        Weights {
+            w1: take(c.ci * c.hidden),
+            b1: take(c.hidden),
+            dw: take(c.k * c.k * c.hidden),
+            b_dw: take(c.hidden),
+            w2: take(c.hidden * c.co),
+            b2: take(c.co),
+        }
+    }
+}
 
 /// The extents of one image of a bottleneck.
 #[derive(Clone, Copy)]
@@ -19,17 +51,16 @@ struct Extents {
 }
 
 impl Extents {
-    /// From inputs `first..` = `(x, w1, b1, dw, b_dw, w2)`.
-    fn of<T: Real>(upsample: bool, io: &Io<'_, T>, first: usize) -> Self {
-        let (x, w1) = (io.input_shape(first), io.input_shape(first + 1));
+    fn of(op: &Fprop, x: Shape) -> Self {
+        let Channels { ci, hidden, k, co } = op.channels;
         Extents {
             h: x[1],
             w: x[2],
-            grow: if upsample { 2 } else { 1 },
-            ci: w1[0],
-            hidden: w1[1],
-            k: io.input_shape(first + 3)[0],
-            co: io.input_shape(first + 5)[1],
+            grow: op.grow(),
+            ci,
+            hidden,
+            k,
+            co,
         }
     }
 
@@ -64,8 +95,13 @@ struct Hidden<T> {
     mixed: Vec<T>,
 }
 
-fn forward<T: Real>(e: Extents, x: &[T], w1: &[T], b1: &[T], dw: &[T], b_dw: &[T]) -> Hidden<T> {
-    let hidden = e.hidden;
+fn forward<T: Real>(e: Extents, x: &[T], weights: Weights<'_, T>) -> Hidden<T> {
+    let (
+        hidden,
+        Weights {
+            w1, b1, dw, b_dw, ..
+        },
+    ) = (e.hidden, weights);
     let mut expanded = vec![T::zero(); e.h * e.w * hidden];
     for (a, x) in expanded.chunks_exact_mut(hidden).zip(x.chunks_exact(e.ci)) {
         a.copy_from_slice(b1);
@@ -89,17 +125,17 @@ fn forward<T: Real>(e: Extents, x: &[T], w1: &[T], b1: &[T], dw: &[T], b_dw: &[T
     Hidden { expanded, mixed }
 }
 
-/// `y` from `(x, w1, b1, dw, b_dw, w2, b2)`.
-pub(super) fn fprop<T: Real>(upsample: bool, io: &mut Io<'_, T>) {
-    let e = Extents::of(upsample, io, 0);
-    let [x, w1, b1, dw, b_dw, w2, b2] = [0, 1, 2, 3, 4, 5, 6].map(|i| io.input(i));
+/// `y` from `(x, packed weights)`.
+pub(super) fn fprop<T: Real>(op: &Fprop, io: &mut Io<'_, T>) {
+    let e = Extents::of(op, io.input_shape(0));
+    let (x, weights) = (io.input(0), Weights::of(op.channels, io.input(1)));
     let (oh, ow) = e.outer();
     let images = x.chunks_exact(e.inputs());
     for (x, y) in images.zip(io.out().chunks_exact_mut(oh * ow * e.co)) {
-        let Hidden { mixed, .. } = forward(e, x, w1, b1, dw, b_dw);
+        let Hidden { mixed, .. } = forward(e, x, weights);
         for (y, d) in y.chunks_exact_mut(e.co).zip(mixed.chunks_exact(e.hidden)) {
-            y.copy_from_slice(b2);
-            for (d, w) in d.iter().zip(w2.chunks_exact(e.co)) {
+            y.copy_from_slice(weights.b2);
+            for (d, w) in d.iter().zip(weights.w2.chunks_exact(e.co)) {
                 let d = SWISH.value(*d);
                 y.iter_mut().zip(w).for_each(|(y, w)| *y += d * *w);
             }
@@ -107,27 +143,29 @@ pub(super) fn fprop<T: Real>(upsample: bool, io: &mut Io<'_, T>) {
     }
 }
 
-/// `dx` from `(dy, x, w1, b1, dw, b_dw, w2)`.
-pub(super) fn dgrad<T: Real>(upsample: bool, io: &mut Io<'_, T>) {
-    let e = Extents::of(upsample, io, 1);
-    let [dy, x, w1, b1, dw, b_dw, w2] = [0, 1, 2, 3, 4, 5, 6].map(|i| io.input(i));
+/// `dx` from `(dy, x, packed weights)`.
+pub(super) fn dgrad<T: Real>(op: &Fprop, io: &mut Io<'_, T>) {
+    let e = Extents::of(op, io.input_shape(1));
+    let (dy, x) = (io.input(0), io.input(1));
+    let weights = Weights::of(op.channels, io.input(2));
     let (hidden, (oh, ow)) = (e.hidden, e.outer());
     let dot = |a: &[T], b: &[T]| a.iter().zip(b).map(|(a, b)| *a * *b).sum::<T>();
     let images = x
         .chunks_exact(e.inputs())
         .zip(dy.chunks_exact(oh * ow * e.co));
     for ((x, dy), dx) in images.zip(io.out().chunks_exact_mut(e.inputs())) {
-        let Hidden { expanded, mixed } = forward(e, x, w1, b1, dw, b_dw);
+        let Hidden { expanded, mixed } = forward(e, x, weights);
         let mut d_mixed = mixed;
         for (d, dy) in d_mixed.chunks_exact_mut(hidden).zip(dy.chunks_exact(e.co)) {
-            for (d, w) in d.iter_mut().zip(w2.chunks_exact(e.co)) {
+            for (d, w) in d.iter_mut().zip(weights.w2.chunks_exact(e.co)) {
                 *d = SWISH.derivative(*d) * dot(dy, w);
             }
         }
         let mut d_expanded = vec![T::zero(); expanded.len()];
         e.for_each_tap(|from, tap, to| {
             for j in 0..hidden {
-                d_expanded[from * hidden + j] += d_mixed[to * hidden + j] * dw[tap * hidden + j];
+                d_expanded[from * hidden + j] +=
+                    d_mixed[to * hidden + j] * weights.dw[tap * hidden + j];
             }
         });
         for (d, a) in d_expanded.iter_mut().zip(&expanded) {
@@ -137,7 +175,7 @@ pub(super) fn dgrad<T: Real>(upsample: bool, io: &mut Io<'_, T>) {
             .chunks_exact_mut(e.ci)
             .zip(d_expanded.chunks_exact(hidden))
         {
-            for (dx, w) in dx.iter_mut().zip(w1.chunks_exact(hidden)) {
+            for (dx, w) in dx.iter_mut().zip(weights.w1.chunks_exact(hidden)) {
                 *dx = dot(d, w);
             }
         }

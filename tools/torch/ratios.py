@@ -1,0 +1,124 @@
+"""How much faster `vaebm` is than PyTorch on this machine, measured side by side, as JSON.
+
+    python ratios.py                                            target/release/vaebm against every variant of PyTorch
+    python ratios.py --vaebm PATH --models toy --rounds 10 --variants eager,compiled_tuned
+
+For every model: weights of a short training; `vaebm bench --dump` runs three Langevin steps with them, and every PyTorch variant must reproduce
+energies and states; then all processes take turns in short slots, round after round, each with the same number of threads and only one
+working at a time. A round's ratio is PyTorch's median over ours within that round; the quantiles are over rounds, so that a machine that is
+slow for a while is slow for both. A ratio above 1 means that `vaebm` is faster.
+
+`against.eager` is PyTorch as the published code is written; `against.best` is the fastest variant of all, chosen by its median over rounds.
+Compile time is not in any slot; it is reported as `first_two_steps_s`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from bench_cpu import HERE, Worker, add_common, quantile, torch_worker, trained_weights
+
+# Largest relative difference (of each tensor's maximum) that still counts as the same computation in float32. The chain's objective has
+# kinks (clamped pixels, the bound of log sigma), where a rounding error can move a single element by half a step size.
+TOLERANCE = 1e-4
+
+
+def quantiles(values):
+    return {"median": statistics.median(values), "q10": quantile(values, 0.1), "q90": quantile(values, 0.9), "rounds": len(values)}
+
+
+def vaebm_command(args, model, weights):
+    return [args.vaebm, "bench", "--config", HERE / f"{model}.toml", "--batch", args.batch, "--weights", weights]
+
+
+def check_outputs(args, model, weights, workers, scratch):
+    """Runs the dump of `vaebm` through every PyTorch worker; returns the largest relative difference of each."""
+    folder = Path(scratch) / f"dump-{model}"
+    command = [str(part) for part in [*vaebm_command(args, model, weights), "--dump", folder]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0 or not (folder / "case.safetensors").exists():
+        raise SystemExit(f"`{' '.join(command)}` made no case.safetensors (code {done.returncode}): {done.stderr.strip()[-500:]}")
+    checks = {}
+    for variant, worker in workers.items():
+        answer = worker.ask(f"check {folder}")
+        worst = max(answer["relative"].values(), default=float("inf"))
+        checks[variant] = {"steps": answer["steps"], "largest_relative_difference": worst}
+        if not (answer["steps"] > 0 and worst <= args.tolerance):
+            raise SystemExit(f"{model}: PyTorch {variant} and vaebm do not compute the same: {answer['relative']} over {answer['steps']} steps")
+    return checks
+
+
+def interleave(kind, workers, seconds, rounds):
+    """Milliseconds per step of every worker in every round; the order turns by one from round to round."""
+    first = {name: worker.ask(f"{kind} 0") for name, worker in workers.items()}
+    order = list(workers)
+    slots = {name: [] for name in order}
+    for _ in range(rounds):
+        for name in order:
+            slots[name].append(workers[name].ask(f"{kind} {seconds}")["ms"])
+        order = order[1:] + order[:1]
+    return first, slots
+
+
+def summarise(first, slots):
+    medians = {name: [statistics.median(ms) for ms in rounds] for name, rounds in slots.items()}
+    ours = medians.pop("vaebm")
+    ratio = {name: [theirs / own for theirs, own in zip(rounds, ours)] for name, rounds in medians.items()}
+    best = min(medians, key=lambda name: statistics.median(medians[name]))
+    rows = {name: {"ms_min": min(min(ms) for ms in rounds), "ms": quantiles([statistics.median(ms) for ms in rounds])}
+            for name, rounds in slots.items()}
+    for name in medians:
+        rows[name]["first_two_steps_s"] = first[name].get("first_two_steps_s")
+    against = {"best": {"variant": best, **quantiles(ratio[best])}}
+    if "eager" in ratio:
+        against["eager"] = quantiles(ratio["eager"])
+    return {"processes": rows, "against": against, "ratios": {name: quantiles(values) for name, values in ratio.items()}}
+
+
+def machine():
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        name = next((line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), name)
+    load = Path("/proc/loadavg")
+    return {"cpu": name, "load_average": load.read_text().split()[:3] if load.exists() else None}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vaebm", type=Path, default=HERE.parents[1] / "target/release/vaebm")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="largest relative difference of outputs")
+    add_common(parser)
+    args = parser.parse_args()
+    if not args.vaebm.exists():
+        sys.exit(f"{args.vaebm}: not there; build it with `cargo build --release`, or name another with --vaebm")
+    if args.rounds < 1:
+        sys.exit("--rounds: at least 1")
+
+    result = {"machine": machine(), "threads": args.threads, "batch": args.batch, "slot_seconds": args.seconds, "models": {}}
+    with tempfile.TemporaryDirectory() as scratch:
+        for model in args.models:
+            weights = trained_weights(model, args.weights_dir or scratch, args.threads)
+            workers = {variant: torch_worker(model, variant, weights, args.batch, args.threads) for variant in args.variants}
+            try:
+                row = result["models"][model] = {"outputs": check_outputs(args, model, weights, workers, scratch)}
+                command = [*vaebm_command(args, model, weights), "--threads", args.threads, "--interactive"]
+                workers["vaebm"] = Worker(f"vaebm {model}", command)
+                for kind in args.kinds:
+                    row[kind] = summarise(*interleave(kind, workers, args.seconds, args.rounds))
+                    for name, values in row[kind]["against"].items():
+                        print(f"{model:7} {kind:9} against {name:6} {values.get('variant', ''):15} {values['median']:.2f}x "
+                              f"({values['q10']:.2f} to {values['q90']:.2f})", file=sys.stderr)
+            finally:
+                for worker in workers.values():
+                    worker.close()
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
