@@ -410,7 +410,7 @@ fn report(
             }
         })
         .collect();
-    findings.sort_by(|a, b| (a.ptx_line, a.kind).cmp(&(b.ptx_line, b.kind)));
+    findings.sort_by_key(|finding| (finding.ptx_line, finding.kind));
     LaunchReport {
         kernel: kernel.name.clone(),
         findings,

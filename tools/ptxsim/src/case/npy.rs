@@ -103,7 +103,7 @@ pub(crate) fn write(path: &Path, dtype: Dtype, data: &[u8]) -> Result<(), CaseEr
         descr(dtype)
     );
     // Magic, version, length and header together fill a multiple of 64 bytes.
-    while (MAGIC.len() + 4 + header.len() + 1) % 64 != 0 {
+    while !(MAGIC.len() + 4 + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
     header.push('\n');

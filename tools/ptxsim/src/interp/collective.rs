@@ -115,6 +115,7 @@ impl Worker<'_> {
     }
 
     /// `match.any.sync` and `match.all.sync`.
+    #[allow(clippy::too_many_arguments)]
     pub fn match_lanes(
         &mut self,
         warp: &mut Warp,
@@ -142,6 +143,7 @@ impl Worker<'_> {
     }
 
     /// `redux.sync`.
+    #[allow(clippy::too_many_arguments)]
     pub fn redux(
         &mut self,
         warp: &mut Warp,

@@ -342,7 +342,7 @@ impl<'m> Worker<'m> {
             Op::Selp { d, a, b, p } => {
                 ok = self.select(warp, [*d, *a, *b], *p, active);
             }
-            Op::PredOp { f, d, a, b } => {
+            Op::Logic { f, d, a, b } => {
                 ok = self.pred_op(warp, *f, *d, *a, *b, active);
             }
             Op::Cvt {
@@ -555,7 +555,7 @@ impl<'m> Worker<'m> {
                     active,
                 );
             }
-            Op::PredMov { d, a } => {
+            Op::CopyPred { d, a } => {
                 let value = regs.pred(*a);
                 regs.set_pred(*d, value, active);
             }

@@ -1,5 +1,7 @@
 //! Moves, floating-point arithmetic, conversions, comparisons and selections on 32 lanes.
 
+use std::cmp::Ordering;
+
 use super::cvt::{self, How};
 use super::float::{
     approx_small, approx32, approx64, f32_op, f64_op, flush, fma_lanes, small_op, test,
@@ -234,13 +236,13 @@ fn mask_of<T: Copy>(a: &[T; 32], b: &[T; 32], f: impl Fn(T, T) -> bool) -> u32 {
 fn compare_ordered<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; 32], b: &[T; 32]) -> u32 {
     match cmp {
         Cmp::Eq => mask_of(a, b, |x, y| x == y),
-        Cmp::Ne => mask_of(a, b, |x, y| x < y || x > y),
+        Cmp::Ne => mask_of(a, b, |x, y| x.partial_cmp(&y).is_some_and(Ordering::is_ne)),
         Cmp::Lt => mask_of(a, b, |x, y| x < y),
         Cmp::Le => mask_of(a, b, |x, y| x <= y),
         Cmp::Gt => mask_of(a, b, |x, y| x > y),
         Cmp::Ge => mask_of(a, b, |x, y| x >= y),
         // Incomparable values, that is NaN, make these true.
-        Cmp::Equ => !mask_of(a, b, |x, y| x < y || x > y),
+        Cmp::Equ => mask_of(a, b, |x, y| x.partial_cmp(&y).is_none_or(Ordering::is_eq)),
         Cmp::Neu => mask_of(a, b, |x, y| x != y),
         Cmp::Ltu => !mask_of(a, b, |x, y| x >= y),
         Cmp::Leu => !mask_of(a, b, |x, y| x > y),

@@ -159,6 +159,7 @@ impl Shared {
     }
 
     /// Checks and records a write of one word or less, before [`Shared::put`].
+    #[allow(clippy::too_many_arguments)]
     #[inline]
     pub fn note_write(
         &mut self,

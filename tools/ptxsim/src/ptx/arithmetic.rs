@@ -437,13 +437,13 @@ impl<'a> Function<'a> {
         let d = self.destination(&operands[0], Ty::Pred, Fit::Exact)?;
         let a = self.predicate_operand(&operands[1])?;
         match boolean {
-            Some(f) => Ok(Op::PredOp {
+            Some(f) => Ok(Op::Logic {
                 f,
                 d,
                 a,
                 b: self.predicate_operand(&operands[2])?,
             }),
-            None if f == IntFn::Not => Ok(Op::PredMov {
+            None if f == IntFn::Not => Ok(Op::CopyPred {
                 d,
                 a: Pred {
                     negated: !a.negated,

@@ -346,7 +346,7 @@ impl<'a> Function<'a> {
         };
         if ty == Pred {
             let d = self.destination(d, Pred, Fit::Exact)?;
-            return Ok(Op::PredMov {
+            return Ok(Op::CopyPred {
                 d,
                 a: self.predicate_operand(a)?,
             });

@@ -533,13 +533,13 @@ pub(crate) enum Op {
         b: Reg,
         c: Reg,
     },
-    PredOp {
+    Logic {
         f: Bool,
         d: Reg,
         a: Pred,
         b: Pred,
     },
-    PredMov {
+    CopyPred {
         d: Reg,
         a: Pred,
     },
@@ -767,12 +767,12 @@ impl Op {
                 see(pred(*p), S);
                 see(*d, D);
             }
-            Op::PredOp { d, a, b, .. } => {
+            Op::Logic { d, a, b, .. } => {
                 see(pred(*a), S);
                 see(pred(*b), S);
                 see(*d, D);
             }
-            Op::PredMov { d, a } => {
+            Op::CopyPred { d, a } => {
                 see(pred(*a), S);
                 see(*d, D);
             }
@@ -877,14 +877,14 @@ impl Op {
             | Op::Unpack { .. }
             | Op::Selp { .. }
             | Op::Slct { .. } => "move",
-            Op::Cvta { .. } | Op::Isspacep { .. } | Op::PredMov { .. } | Op::Movmatrix { .. } => {
+            Op::Cvta { .. } | Op::Isspacep { .. } | Op::CopyPred { .. } | Op::Movmatrix { .. } => {
                 "move"
             }
             Op::Int { .. } | Op::Carrying { .. } | Op::MulWide { .. } | Op::Count { .. } => {
                 "integer"
             }
             Op::Prmt { .. } | Op::Shf { .. } | Op::Lop3 { .. } | Op::Dp4a { .. } => "integer",
-            Op::Setp { .. } | Op::Set { .. } | Op::PredOp { .. } | Op::Testp { .. } => "compare",
+            Op::Setp { .. } | Op::Set { .. } | Op::Logic { .. } | Op::Testp { .. } => "compare",
             Op::Float { ty: Ty::F64, .. } => "f64",
             Op::Float { ty: Ty::F32, .. } => "f32",
             Op::Float { .. } => "f16",

@@ -245,6 +245,12 @@ impl<'a> Function<'a> {
 
     fn async_copy(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
         mods.need("its kind", &[("async", ())])?;
+        if mods
+            .find(|word| matches!(word, "bulk" | "mbarrier").then_some(()))
+            .is_some()
+        {
+            return Err("bulk copies and mbarrier are not supported".into());
+        }
         if mods.flag("commit_group") {
             self.count(s, 0, 0)?;
             return Ok(Op::CpAsyncCommit);
@@ -266,12 +272,6 @@ impl<'a> Function<'a> {
                 pending,
                 all: false,
             });
-        }
-        if mods
-            .find(|word| matches!(word, "bulk" | "mbarrier").then_some(()))
-            .is_some()
-        {
-            return Err("bulk copies and mbarrier are not supported".into());
         }
         let through_l1 = mods.need("a cache operator", &[("ca", true), ("cg", false)])?;
         mods.need("the space written", &[("shared", ()), ("shared::cta", ())])?;

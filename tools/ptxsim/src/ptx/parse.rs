@@ -753,13 +753,10 @@ impl<'a> Parser<'a> {
 
     /// After a name: `+ n`, `- n`, or nothing.
     fn offset(&mut self) -> Result<Option<i64>, Fault> {
-        if self.accept('+') {
-            self.signed().map(Some)
-        } else if self.peek() == Token::Mark('-') {
-            self.signed().map(Some)
-        } else {
-            Ok(None)
+        if self.accept('+') || self.peek() == Token::Mark('-') {
+            return self.signed().map(Some);
         }
+        Ok(None)
     }
 
     fn operand(&mut self, depth: u32) -> Result<Operand<'a>, Fault> {

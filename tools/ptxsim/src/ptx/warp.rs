@@ -313,16 +313,19 @@ impl<'a> Function<'a> {
         };
         let (a_ty, b_ty) = (element(a_ty), element(b_ty));
         let exists = d_ty == acc
-            && match (a_ty, b_ty, acc, (m, k)) {
-                (MmaTy::F16, MmaTy::F16, F16 | F32, (16, 8 | 16)) => true,
-                (MmaTy::BF16, MmaTy::BF16, F32, (16, 8 | 16)) => true,
-                (MmaTy::TF32, MmaTy::TF32, F32, (16, 4 | 8)) => true,
-                (MmaTy::F64, MmaTy::F64, F64, (8, 4)) => true,
-                (MmaTy::S8 | MmaTy::U8, MmaTy::S8 | MmaTy::U8, S32, (16, 16 | 32) | (8, 16)) => {
-                    true
-                }
-                _ => false,
-            };
+            && matches!(
+                (a_ty, b_ty, acc, (m, k)),
+                (MmaTy::F16, MmaTy::F16, F16 | F32, (16, 8 | 16))
+                    | (MmaTy::BF16, MmaTy::BF16, F32, (16, 8 | 16))
+                    | (MmaTy::TF32, MmaTy::TF32, F32, (16, 4 | 8))
+                    | (MmaTy::F64, MmaTy::F64, F64, (8, 4))
+                    | (
+                        MmaTy::S8 | MmaTy::U8,
+                        MmaTy::S8 | MmaTy::U8,
+                        S32,
+                        (16, 16 | 32) | (8, 16)
+                    )
+            );
         if !exists || (saturate && acc != S32) {
             return Err(format!("mma m{m}n{n}k{k} does not exist for these types"));
         }
