@@ -33,16 +33,20 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
     let draws = if d.draws > 0 { d.draws } else { DEFAULT_DRAWS };
     // The images of a generated set are part of the task, not of the run: they do not depend on the run's seed.
     let seed = 0;
+    let (held_out, validation) = match d.valid {
+        0 => (HELD_OUT, Validation::Published),
+        n => (n, Validation::Last(n)),
+    };
     let source = match d.dataset {
         config::DataSet::StackedGlyphs => Source::StackedGlyphs {
             seed,
             train_items: draws,
-            held_out_items: HELD_OUT,
+            held_out_items: held_out,
         },
         config::DataSet::Glyphs => Source::Glyphs {
             seed,
             train_items: draws,
-            held_out_items: HELD_OUT,
+            held_out_items: held_out,
         },
         config::DataSet::Mnist | config::DataSet::FashionMnist => Source::Mnist { dir: path()? },
         config::DataSet::StackedMnist => Source::StackedMnist {
@@ -67,7 +71,7 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             },
         },
     };
-    let splits = source.open(Validation::Published)?;
+    let splits = source.open(validation)?;
     let pad = padding(splits.train.shape(), config)?;
     let padded = |part: Arc<dyn Dataset>| data::Padded::around(part, pad);
     Ok(Splits {

@@ -20,7 +20,7 @@ use crate::nn::Mode;
 use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, MetricsWriter, Observer, Observers, RunFolder, StopFlag};
-use crate::tape::plan_within;
+use crate::tape::plans_within;
 
 /// Images of a sample grid.
 const GRID: usize = 64;
@@ -53,7 +53,8 @@ pub struct VaeTrainer<'d> {
     grid: ProgramId,
     step: u64,
     fresh_power_vectors: bool,
-    best: f64,
+    /// The least validation figure so far, and after which step.
+    best: (f64, u64),
 }
 
 impl<'d> VaeTrainer<'d> {
@@ -83,23 +84,20 @@ impl<'d> VaeTrainer<'d> {
         };
         let states = StateList::of(VAE, &record(batch, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
-        let build = |name: &'static str, iterations: usize| {
-            move |n: usize| record(n, iterations).tape.plan(name)
+        let plans = |n: usize| {
+            let eval = eval_pass(&model, bits, n, NoiseSource::Streams(EVAL_STREAM));
+            let source = NoiseSource::Streams(SAMPLE_STREAM);
+            let grid = prior_samples(&model, GRID, 1.0, Mode::Eval, source);
+            [
+                record(n, first_iterations).tape.plan("stage1/first"),
+                record(n, rest_iterations).tape.plan("stage1/train"),
+                eval.tape.plan("stage1/eval"),
+                grid.tape.plan("stage1/samples"),
+            ]
         };
-        let available = device.available_bytes();
-        let rest = plan_within(build("stage1/train", rest_iterations), batch, available)?;
-        let rest = device.prepare(rest)?;
-        let first = device.prepare(build("stage1/first", first_iterations)(batch))?;
-        let eval = eval_pass(&model, bits, batch, NoiseSource::Streams(EVAL_STREAM));
-        let eval = device.prepare(eval.tape.plan("stage1/eval"))?;
-        let grid = prior_samples(
-            &model,
-            GRID,
-            1.0,
-            Mode::Eval,
-            NoiseSource::Streams(SAMPLE_STREAM),
-        );
-        let grid = device.prepare(grid.tape.plan("stage1/samples"))?;
+        let [first, rest, eval, grid] = plans_within(plans, batch, device.available_bytes())?;
+        let [first, rest] = [device.prepare(first)?, device.prepare(rest)?];
+        let [eval, grid] = [device.prepare(eval)?, device.prepare(grid)?];
         states.start(device, config.run.seed)?;
         Ok(VaeTrainer {
             device,
@@ -115,7 +113,7 @@ impl<'d> VaeTrainer<'d> {
             grid,
             step: 0,
             fresh_power_vectors: true,
-            best: f64::INFINITY,
+            best: (f64::INFINITY, 0),
         })
     }
 
@@ -132,15 +130,13 @@ impl<'d> VaeTrainer<'d> {
     /// Goes on from a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.states.restore(self.device, checkpoint)?;
-        self.step = checkpoint.header().step;
+        let header = checkpoint.header();
+        self.step = header.step;
         self.fresh_power_vectors =
-            self.step == 0 || checkpoint.header().ints.contains_key(FRESH_POWER_VECTORS);
-        self.best = checkpoint
-            .header()
-            .floats
-            .get("best_nelbo")
-            .copied()
-            .unwrap_or(f64::INFINITY);
+            self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
+        let nelbo = header.floats.get("best_nelbo").copied();
+        let step = header.ints.get("best_step").copied();
+        self.best = (nelbo.unwrap_or(f64::INFINITY), step.unwrap_or(0));
         Ok(())
     }
 
@@ -243,8 +239,8 @@ impl<'d> VaeTrainer<'d> {
             epoch: self.step / self.train.batches_per_epoch().max(1) as u64,
             seed: self.config.run.seed,
             config: self.config.to_toml()?,
-            ints: BTreeMap::new(),
-            floats: BTreeMap::from([("best_nelbo".to_owned(), self.best)]),
+            ints: BTreeMap::from([("best_step".to_owned(), self.best.1)]),
+            floats: BTreeMap::from([("best_nelbo".to_owned(), self.best.0)]),
         };
         save(self.device, folder.store(), &header, &self.states.all())
     }
@@ -273,6 +269,10 @@ impl<'d> VaeTrainer<'d> {
     ) -> Result<Ended, TrainError> {
         let c = self.config.train_vae.clone();
         let total = self.schedule.total_steps();
+        // A process that was killed right after it had saved its best step did not come to mark it.
+        if folder.store().path(self.best.1).is_file() {
+            folder.store().mark_best(self.best.1)?;
+        }
         let mut metrics = folder.metrics(self.step, c.log_every)?;
         let mut observers = Observers(vec![observer, &mut metrics]);
         let started = Instant::now();
@@ -295,8 +295,10 @@ impl<'d> VaeTrainer<'d> {
             let mut best = false;
             if validate {
                 let v = self.validate()?;
-                best = v.nelbo < self.best;
-                self.best = self.best.min(v.nelbo);
+                best = v.nelbo < self.best.0;
+                if best {
+                    self.best = (v.nelbo, self.step);
+                }
                 observers.event(Event::Validation {
                     step: self.step,
                     scalars: &[
