@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::classifier::{Classifier, Labels, Training};
 use super::quality::{Quality, Yardstick};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, DataSet, FinalImage};
+use crate::config::{Config, DataSet};
 use crate::data::picture::{GridOptions, Picture};
 use crate::data::{Dataset, ImageShape, Splits, read_f32};
 use crate::device::Device;
@@ -201,9 +201,7 @@ fn samples(
             first_sample: first as u64,
         };
         sampler.start(device, noise)?;
-        samples
-            .vae
-            .extend(sampler.images(device, FinalImage::Mean)?.images);
+        samples.vae.extend(sampler.images(device, s.image)?.images);
         if first == 0 {
             let stride = s.num_steps.div_ceil(PATH - 1).max(1);
             samples.path.extend(&samples.vae[..values]);
@@ -216,14 +214,14 @@ fn samples(
                 sampler.advance(device, noise, steps as u32, s.step_size)?;
                 samples
                     .path
-                    .extend(&sampler.images(device, FinalImage::Mean)?.images[..values]);
+                    .extend(&sampler.images(device, s.image)?.images[..values]);
             }
         } else {
             sampler.advance(device, noise, s.num_steps as u32, s.step_size)?;
         }
         samples
             .vaebm
-            .extend(sampler.images(device, FinalImage::Mean)?.images);
+            .extend(sampler.images(device, s.image)?.images);
         observer.event(Event::Step {
             step: (first + BATCH) as u64,
             scalars: &[],

@@ -132,8 +132,7 @@ impl<'d> VaeTrainer<'d> {
         self.states.restore(self.device, checkpoint)?;
         let header = checkpoint.header();
         self.step = header.step;
-        self.fresh_power_vectors =
-            self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
+        self.fresh_power_vectors = self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
         let nelbo = header.floats.get("best_nelbo").copied();
         let step = header.ints.get("best_step").copied();
         self.best = (nelbo.unwrap_or(f64::INFINITY), step.unwrap_or(0));
