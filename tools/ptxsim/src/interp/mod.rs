@@ -14,6 +14,7 @@ mod int;
 pub(crate) mod machine;
 mod matrix;
 mod race;
+mod rare;
 pub(crate) mod registers;
 mod run;
 mod scalar;

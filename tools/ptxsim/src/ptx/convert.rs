@@ -81,7 +81,7 @@ impl<'a> Function<'a> {
             ("rmi", Round::Down),
             ("rpi", Round::Up),
         ]);
-        let round = mods.pick(&super::arithmetic::ROUNDINGS);
+        let round = mods.pick(&super::floats::ROUNDINGS);
         let (ftz, sat, relu) = (mods.flag("ftz"), mods.flag("sat"), mods.flag("relu"));
         let to = mods.ty(&[
             U8, U16, U32, U64, S8, S16, S32, S64, F16, BF16, F32, F64, F16x2, BF16x2, TF32,

@@ -11,7 +11,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::function::Raw;
-use super::isa::{AtomFn, Code, Inst, Meta, Op, Pred, Reg, Role, Space};
+use super::isa::{AtomFn, Code, Inst, Meta, Op, Pred, Reg, Space};
+use super::operands::Role;
 
 /// Loops nested deeper than this are laid out as written.
 const NESTING_LIMIT: usize = 64;
