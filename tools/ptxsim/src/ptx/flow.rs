@@ -8,10 +8,10 @@
 //! Edges back to a head go through one latch at the end of the loop, or else the lanes that take one early would be
 //! a round ahead of the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::function::Raw;
-use super::isa::{Code, Inst, Meta, Op, Pred, Reg, Space};
+use super::isa::{AtomFn, Code, Inst, Meta, Op, Pred, Reg, Space};
 use super::operands::Role;
 
 /// Loops nested deeper than this are laid out as written.
@@ -30,6 +30,7 @@ struct Block {
 
 /// Lays the code out, fills `code.insts` and `code.meta`, and estimates the registers per thread.
 pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
+    trust_compare_and_swap(&mut raw);
     let (blocks, block_of) = split(&raw);
     let layout = weak_topological_order(&blocks);
     let order: Vec<usize> = layout
@@ -101,6 +102,32 @@ pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
     estimate
 }
 
+/// Counts plain loads whose value is what a compare-and-swap compares with as strong. That is how a loop around
+/// `atomicCAS` begins, and a value that is out of date does no harm there: the swap fails, and tells the new one.
+fn trust_compare_and_swap(raw: &mut [Raw]) {
+    let compared: HashSet<Reg> = raw
+        .iter()
+        .filter_map(|r| match &r.inst.op {
+            Op::Atom {
+                f: AtomFn::Cas, b, ..
+            } => Some(*b),
+            _ => None,
+        })
+        .collect();
+    for r in raw {
+        if let Op::Ld {
+            lanes: 1,
+            d,
+            strong,
+            ..
+        } = &mut r.inst.op
+            && compared.contains(&d[0])
+        {
+            *strong = true;
+        }
+    }
+}
+
 /// Whether the order of blocks can show in the results of a correct kernel.
 fn is_ordered(op: &Op) -> bool {
     match op {
@@ -111,7 +138,7 @@ fn is_ordered(op: &Op) -> bool {
                 && (!d.is_none()
                     || ty.is_float()
                     || ty.bytes() != 4
-                    || matches!(f, super::isa::AtomFn::Inc | super::isa::AtomFn::Dec))
+                    || matches!(f, AtomFn::Inc | AtomFn::Dec))
         }
         Op::Ld { space, strong, .. } | Op::St { space, strong, .. } => {
             *strong && matches!(space, Space::Global | Space::Generic)
