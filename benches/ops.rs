@@ -4,7 +4,6 @@
 //! op's cost rule, so `Gelem/s` reads as GFLOP/s) and, for each op folder, over its whole table of cases;
 //! `cargo bench --bench ops -- --table [NAME]` prints one line per shape whose name contains NAME: the best of many runs.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
@@ -326,7 +325,7 @@ fn main() {
     let mut group = criterion.benchmark_group("ops");
     for mut row in rows().into_iter().chain(tables()) {
         group.throughput(Throughput::Elements(row.cost.flops as u64));
-        group.bench_function(&row.name, |b| b.iter(|| black_box((row.run)())));
+        group.bench_function(&row.name, |b| b.iter(|| (row.run)()));
     }
     group.finish();
     criterion.final_summary();

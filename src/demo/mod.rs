@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Stage};
 use crate::device::Device;
-use crate::eval::compare::{compare, yardstick};
+use crate::eval::compare::{Subject, compare, yardstick};
 use crate::eval::report::{Report, Seconds};
 use crate::run::{Observer, RunFolder, Start, StopFlag};
 use crate::train::{Ended, TrainError, ebm, images, vae};
@@ -69,16 +69,13 @@ pub fn measure(
     seconds.classifier = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
-    let compared = compare(
+    let subject = Subject {
         config,
-        device,
-        &checkpoint,
-        &yardstick,
-        &splits,
-        samples,
-        observer,
-        stop,
-    )?;
+        checkpoint: &checkpoint,
+        splits: &splits,
+        count: samples,
+    };
+    let compared = compare(&subject, device, &yardstick, observer, stop)?;
     let Some((comparison, picture)) = compared else {
         return Ok(None);
     };

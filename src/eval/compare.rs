@@ -53,23 +53,38 @@ pub struct Comparison {
     pub accuracy: f64,
 }
 
-/// Draws `count` samples of both models of a stage-2 checkpoint, measures them and held-out data, and paints the picture.
+/// What is measured.
+pub struct Subject<'a> {
+    /// The run's configuration; its sampling settings count.
+    pub config: &'a Config,
+    /// A checkpoint of stage 2.
+    pub checkpoint: &'a Checkpoint,
+    /// The run's images.
+    pub splits: &'a Splits,
+    /// Samples of each model.
+    pub count: usize,
+}
+
+/// Draws samples of both models, measures them and held-out data, and paints the picture.
 ///
 /// `None` if it was asked to stop.
 pub fn compare(
-    config: &Config,
+    subject: &Subject<'_>,
     device: &mut dyn Device,
-    checkpoint: &Checkpoint,
     yardstick: &Yardstick,
-    splits: &Splits,
-    count: usize,
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Option<(Comparison, Picture)>, TrainError> {
-    let Some(samples) = samples(config, device, checkpoint, count, observer, stop)? else {
+    let Subject {
+        config,
+        checkpoint,
+        splits,
+        count,
+    } = subject;
+    let Some(samples) = samples(config, device, checkpoint, *count, observer, stop)? else {
         return Ok(None);
     };
-    let held_out = first(&splits.valid, count.min(splits.valid.len()))?;
+    let held_out = first(&splits.valid, (*count).min(splits.valid.len()))?;
     let comparison = Comparison {
         data: yardstick.measure(device, &held_out)?,
         vae: yardstick.measure(device, &samples.vae)?,

@@ -321,12 +321,7 @@ impl Case {
             let start = widen(&x.numbers(i as u64));
             let stride = x.shape.len().div_ceil(48).max(1);
             for element in (0..x.shape.len()).step_by(stride) {
-                let difference = |h: f64,
-                                  objective: &mut dyn FnMut(
-                    usize,
-                    &[f64],
-                )
-                    -> Result<f64, DeviceError>| {
+                let mut difference = |h: f64| {
                     let mut moved = start.clone();
                     moved[element] = start[element] + h;
                     let up = objective(i, &moved)?;
@@ -335,8 +330,8 @@ impl Case {
                 };
                 // Richardson's combination of two steps: the error falls with the fourth power of the step.
                 let h = 1e-4 * (1.0 + start[element].abs());
-                let coarse = difference(2.0 * h, &mut objective).map_err(text)?;
-                let fine = difference(h, &mut objective).map_err(text)?;
+                let coarse = difference(2.0 * h).map_err(text)?;
+                let fine = difference(h).map_err(text)?;
                 let numeric = (4.0 * fine - coarse) / 3.0;
                 let error = (g.data[element] - numeric).abs();
                 let passes = error <= 1e-6 * scale;

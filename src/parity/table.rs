@@ -62,9 +62,9 @@ fn line(text: &mut String, name: &str, row: &Row) {
 
 /// How much of its tolerance a row uses.
 fn closeness(row: &Row) -> f64 {
-    match (row.max_error, row.tolerance) {
-        (error, _) if error == 0.0 => 0.0,
-        (error, tolerance) => error / tolerance,
+    match row.max_error {
+        0.0 => 0.0,
+        error => error / row.tolerance,
     }
 }
 

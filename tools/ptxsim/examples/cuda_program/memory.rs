@@ -25,6 +25,10 @@ pub fn device(context: &Arc<CudaContext>) -> Outcome {
         free <= total && total == context.total_mem()?,
         "{free} of {total} bytes are free"
     );
+    ensure!(
+        mem_get_info_by_address()? <= total,
+        "the function found by its name tells of more free memory than there is"
+    );
     let sms = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
     let warp = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?;
     let shared =
