@@ -3,12 +3,10 @@
 use super::Nvae;
 use super::decode::{add_prior_features, dec_sampler, decoder_combiner, image_logits};
 use crate::nn::{Conv, Module, Net, Stride, decoder_cell, encoder_cell, flow, pre_cell};
-use crate::ops::binary::{add, combine, sub, sum_of, sum_to};
+use crate::ops::binary::{add, sum_of};
 use crate::ops::latent;
-use crate::ops::layout::reshape;
 use crate::ops::unary::{Function, affine, unary};
 use crate::ops::{Recorder, Var, fill};
-use crate::tape::Tape;
 
 /// What the forward pass of an image gives.
 #[derive(Clone, Debug)]
@@ -145,10 +143,10 @@ impl Nvae {
             let z = self.flows(net, index, z0);
             let log_p = latent::log_prob(tape, p, z, 1.0);
             let (kl, per_channel) = if self.config.num_nf > 0 {
-                let [at_z0, at_z] = [(q, z0), (p, z)].map(|(d, z)| channel_density(tape, d, z));
-                let n = tape.shape(z)[0] as f64;
-                let per_channel = combine(tape, 1.0 / n, at_z0, -1.0 / n, at_z);
-                (sub(tape, log_q, log_p), per_channel)
+                (
+                    latent::log_ratio(tape, q, eps, p, z),
+                    latent::log_ratio_per_channel(tape, q, eps, p, z),
+                )
             } else {
                 (latent::kl(tape, q, p), latent::kl_per_channel(tape, q, p))
             };
@@ -174,17 +172,6 @@ impl Nvae {
             .sub("stem_decoder")
             .conv(z, Conv::same(self.top_width(), 1))
     }
-}
-
-/// The log-density of `z` by latent channel, `[l]`: summed over batch and space.
-fn channel_density(tape: &Tape, params: Var, z: Var) -> Var {
-    let shape = tape.shape(z);
-    let (rows, channels) = (shape.rows(), shape.last());
-    let z = reshape(tape, z, [shape.len(), 1]);
-    let density = latent::log_prob(tape, latent::elementwise(tape, params), z, 1.0);
-    let density = reshape(tape, density, [rows, channels]);
-    let sum = sum_to(tape, density, [1, channels].into());
-    reshape(tape, sum, [channels])
 }
 
 /// `x_enc + conv1x1(x_dec)`.

@@ -1,6 +1,8 @@
 //! The table of cases.
 
-use super::{kl, kl_per_channel, log_prob, sample, sample_log_prob};
+use super::{
+    kl, kl_per_channel, log_prob, log_ratio, log_ratio_per_channel, sample, sample_log_prob,
+};
 use crate::ops::testing::{Case, input};
 
 /// Odd and tiny latents, matrices, temperatures, parameters far into the soft clamp, an empty batch.
@@ -39,7 +41,18 @@ pub fn cases() -> Vec<Case> {
             two.clone(),
             |r, x| vec![kl(r, x[0], x[1])],
         ));
+        let four = vec![params.clone(), z.clone(), params.clone(), z.clone()];
+        cases.push(Case::new(
+            format!("ratio {}", params.shape),
+            four.clone(),
+            |r, x| vec![log_ratio(r, x[0], x[1], x[2], x[3])],
+        ));
         if !params.shape.is_empty() {
+            cases.push(Case::new(
+                format!("ratio per channel {}", params.shape),
+                four,
+                |r, x| vec![log_ratio_per_channel(r, x[0], x[1], x[2], x[3])],
+            ));
             cases.push(Case::new(
                 format!("divergence per channel {}", params.shape),
                 two,

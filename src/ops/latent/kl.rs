@@ -32,21 +32,21 @@ pub(super) struct DivergenceGrad(pub Keep);
 
 impl Keep {
     /// Where an element's divergence goes.
-    fn index(self, e: Element) -> usize {
+    pub fn index(self, e: Element) -> usize {
         match self {
             Keep::Samples => e.n,
             Keep::Channels => e.c,
         }
     }
 
-    fn scale(self, params: Shape) -> f64 {
+    pub fn scale(self, params: Shape) -> f64 {
         match self {
             Keep::Samples => 1.0,
             Keep::Channels => 1.0 / params[0] as f64,
         }
     }
 
-    fn output(self, params: Shape) -> Shape {
+    pub fn output(self, params: Shape) -> Shape {
         match self {
             Keep::Samples => per_sample(params),
             Keep::Channels => Shape::new(&[params.last() / 2]),

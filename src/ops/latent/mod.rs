@@ -3,7 +3,8 @@
 //! Parameters `[n, .., 2 c]` hold the means in their first `c` channels and the log sigmas in the others, both before the soft
 //! clamp; latents and their noise are `[n, .., c]`. With `mu = scl(m)`, `sigma = (exp(scl(s)) + 0.01) temperature`:
 //! `z = eps sigma + mu`; `log p(z) = -((z - mu) / sigma)^2 / 2 - ln(2 pi) / 2 - ln sigma`, summed over each sample;
-//! `kl(q, p) = ((mu_q - mu_p)^2 + sigma_q^2) / (2 sigma_p^2) - 1 / 2 - ln(sigma_q / sigma_p)`.
+//! `kl(q, p) = ((mu_q - mu_p)^2 + sigma_q^2) / (2 sigma_p^2) - 1 / 2 - ln(sigma_q / sigma_p)`; under flows, for which there is no
+//! such form, `log q(z_0) - log p(z)`.
 //! The 0.01 belongs to the model: the prior of the first group, made from zeros, has sigma 1.01.
 
 pub mod cases;
@@ -12,6 +13,7 @@ mod density;
 pub(crate) mod gaussian;
 mod kl;
 pub(crate) mod lanes;
+mod ratio;
 mod sample;
 
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub const KERNELS: &[&str] = &[
     density::LogProbGrad::NAME,
     kl::Divergence::NAME,
     kl::DivergenceGrad::NAME,
+    ratio::LogRatio::NAME,
+    ratio::LogRatioGrad::NAME,
 ];
 
 /// A reparameterised sample `z = eps sigma + mu`, of the shape of `eps`.
@@ -58,6 +62,25 @@ pub fn log_prob(r: &dyn Recorder, params: Var, z: Var, temperature: f64) -> Var 
         image: false,
     };
     record1(r, op, &[params, z])
+}
+
+/// The estimate `log q(z_0) - log p(z)` of the divergence from one sample, summed over each: `[n]`. `z_0` is `q`'s sample from `eps`,
+/// and `z` what volume-preserving flows made of it.
+pub fn log_ratio(r: &dyn Recorder, q_params: Var, eps: Var, p_params: Var, z: Var) -> Var {
+    let inputs = [q_params, eps, p_params, z];
+    record1(r, ratio::LogRatio(kl::Keep::Samples), &inputs)
+}
+
+/// The same of each channel `[c]`: summed over positions, averaged over the batch.
+pub fn log_ratio_per_channel(
+    r: &dyn Recorder,
+    q_params: Var,
+    eps: Var,
+    p_params: Var,
+    z: Var,
+) -> Var {
+    let inputs = [q_params, eps, p_params, z];
+    record1(r, ratio::LogRatio(kl::Keep::Channels), &inputs)
 }
 
 /// Parameters `[n, .., 2 c]` as `[count, 2]`, each element a sample of its own: its densities and samples are those of single
