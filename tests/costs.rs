@@ -5,7 +5,7 @@
 use vaebm::config::Config;
 use vaebm::energy::energy;
 use vaebm::langevin::programs::{Chains, EBM, StepNoise};
-use vaebm::nn::params::ParamSpec;
+use vaebm::nn::params::{ParamSpec, Role};
 use vaebm::nn::{Mode, Net};
 use vaebm::nvae::Nvae;
 use vaebm::ops::Recorder;
@@ -124,9 +124,12 @@ fn model(config: &Config) -> Nvae {
     Nvae::new(config.vae.clone(), config.data.size, config.data.channels)
 }
 
+/// Weights of convolutions, as the table counts parameters: what a step reads from memory as matrices.
 fn millions(params: &[ParamSpec]) -> f64 {
-    let trained = params.iter().filter(|p| p.role.is_trainable());
-    trained.map(|p| p.shape.len()).sum::<usize>() as f64 / 1e6
+    let weights = params
+        .iter()
+        .filter(|p| matches!(p.role, Role::Conv | Role::Depthwise));
+    weights.map(|p| p.shape.len()).sum::<usize>() as f64 / 1e6
 }
 
 /// The decoder from noise to logits, for one image.
@@ -176,6 +179,23 @@ fn langevin(config: &Config, fused: bool) -> Plan {
 fn expanded(plan: &Plan) -> f64 {
     let depthwise = (plan.per_step.iter()).filter(|l| l.kernel.name() == "dwconv_fprop");
     depthwise.map(|l| l.inputs[0].shape.len()).sum::<usize>() as f64 / 1e6
+}
+
+/// GMAC of the expansions that stand behind a nearest-neighbour upsampling, three quarters of which the fused form saves.
+fn saved_by_expanding_first(plain: &Plan) -> f64 {
+    let launches = &plain.per_step;
+    let mut saved = 0.0;
+    for (i, launch) in launches.iter().enumerate() {
+        if launch.kernel.name() != "resample" {
+            continue;
+        }
+        // In recorded order: upsampling, batch norm, expansion. The upsampling of a skip is followed by the skip's own layer.
+        let next = launches[i + 1..].iter().find(|l| multiplies(l));
+        if let Some(product) = next.filter(|l| l.label.contains("_ops.")) {
+            saved += 0.75 * product.cost.flops / 2e9;
+        }
+    }
+    saved
 }
 
 struct Check<'a> {
@@ -235,13 +255,17 @@ fn cost_rules_reproduce_the_table() {
         // Forward and input gradient of both networks, two FLOPs to a multiply-add.
         let four = 4.0 * (decoder_gmac + energy_gmac);
         check.rounds_to("GFLOP of a chain-step", four, floors.gflop);
-        for fused in [false, true] {
-            let step = gflop(&langevin(&config, fused));
-            check.within(&format!("recorded step, fused {fused}"), step, four, 0.02);
-        }
-        // Fused forms count the same products, and their activations besides.
+        let plain_step = gflop(&langevin(&config, false));
+        check.within("recorded step", plain_step, four, 0.02);
+        // A fused cell that doubles the resolution expands its input before it is repeated: a quarter of those products, nothing
+        // else may change.
         let fused = gflop(&decoder(&config, Tape::new()).0) / 2.0;
-        check.within("fused decoder GMAC", fused, decoder_gmac, 0.02);
+        check.within(
+            "fused decoder GMAC",
+            fused,
+            decoder_gmac - saved_by_expanding_first(&plain),
+            0.02,
+        );
         misses.extend(check.misses);
     }
     assert!(misses.is_empty(), "\n{}", misses.join("\n"));

@@ -126,7 +126,7 @@ fn damage_and_mix_ups_are_told() {
     let told = Ring::open(&path, RingSpec::new(RECORD, 5, 4), mark)
         .unwrap_err()
         .to_string();
-    assert!(told.contains("was made for"), "{told}");
+    assert!(told.contains("this run wants 5"), "{told}");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[5] ^= 1;
     std::fs::write(&path, &bytes).unwrap();

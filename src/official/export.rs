@@ -81,11 +81,17 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("run");
-        let vae = import(&cases.join("B/checkpoint_legacy.pt"), &out).unwrap();
-        let ebm = import(&cases.join("B/EBM_0_legacy.pth"), &out).unwrap();
+        let mixture = folder.path().join("mixture");
+        let vae = import(&cases.join("B/checkpoint_legacy.pt"), &mixture).unwrap();
+        let told = import(&cases.join("B/EBM_0_legacy.pth"), &mixture)
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("Normal decoder"), "{told}");
+        import(&cases.join("A/checkpoint.pt"), &out).unwrap();
+        let ebm = import(&cases.join("A/EBM_0_legacy.pth"), &out).unwrap();
         for (path, network, original) in [
             (vae.path, Stage::Vae, "B/vae.safetensors"),
-            (ebm.path, Stage::Ebm, "B/ebm.safetensors"),
+            (ebm.path, Stage::Ebm, "A/ebm.safetensors"),
         ] {
             let written = folder.path().join("official.safetensors");
             let count = export(&Checkpoint::open(&path).unwrap(), network, &written).unwrap();

@@ -7,7 +7,7 @@ use super::OfficialError;
 use super::tensors::{matched, moments, of_state_dict};
 use crate::checkpoint::torch::{self, Value};
 use crate::checkpoint::{Checkpoint, Header};
-use crate::config::{Config, EnergyNet, Stage};
+use crate::config::{Config, Decoder, EnergyNet, Stage};
 use crate::device::Device;
 use crate::device::host::Cpu;
 use crate::langevin::programs::{Chains, EBM};
@@ -127,6 +127,12 @@ fn import_ebm(
     let vae = Checkpoint::open(&vae_path)?;
     let mut config = Config::from_toml(&vae.header().config, &vae_path.display().to_string())?;
     config.run.out = out.into();
+    if config.vae.decoder != Decoder::Normal {
+        return Err(content(
+            file,
+            "stage 2 needs a VAE with the Normal decoder, and the one in the folder has another (num_mixture_dec above 1)",
+        ));
+    }
     let (network, width) = network_of(model).ok_or_else(|| {
         content(file, "its `model` is none of the five energy networks: no `conv1.weight`, or another number of blocks")
     })?;
@@ -297,7 +303,7 @@ mod tests {
         let ebm = import(&cases.join("A/EBM_0.pth"), &out).unwrap();
         assert_eq!((ebm.stage, ebm.optimizer), (Stage::Ebm, false));
 
-        let ours = Checkpoint::open(&ebm.path).unwrap();
+        let ours = Checkpoint::open(&vae.path).unwrap();
         let bytes = std::fs::read(cases.join("A/vae.safetensors")).unwrap();
         let official = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let theirs: Vec<f32> = official

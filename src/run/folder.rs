@@ -81,7 +81,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Opens or makes the folder `config.run.out` for a stage and writes the resolved configuration into it.
+    /// Opens or makes the folder `config.run.out` for a stage; a fresh start writes the resolved configuration into it.
     ///
     /// # Errors
     /// A folder in use, occupied, or with nothing to resume; whatever the file system reports.
@@ -132,15 +132,26 @@ impl RunFolder {
             }
             _ => {}
         }
-        let config_path = Self::config_of(&root);
-        replace_file(&config_path, config.to_toml()?.as_bytes())
-            .map_err(RunError::io(&config_path))?;
-        Ok(Self {
+        let folder = Self {
             root,
             stage,
             store,
             _lock: lock,
-        })
+        };
+        if start == Start::Fresh {
+            folder.keep(config)?;
+        }
+        Ok(folder)
+    }
+
+    /// Writes the resolved configuration. A resumed run does so only when its checkpoint has turned out to fit: a wrong flag must not
+    /// change what the folder was started with.
+    ///
+    /// # Errors
+    /// Whatever the file system reports.
+    pub fn keep(&self, config: &Config) -> Result<(), RunError> {
+        let path = Self::config_of(&self.root);
+        replace_file(&path, config.to_toml()?.as_bytes()).map_err(RunError::io(&path))
     }
 
     /// The folder itself.

@@ -374,6 +374,7 @@ pub fn train(
             let last = Checkpoint::open(&path)?;
             trainer = EbmTrainer::new(config, device, &splits, &last)?;
             trainer.restore(&last, &folder.buffer_path())?;
+            folder.keep(config)?;
         }
     }
     trainer.run(&folder, observer, stop)

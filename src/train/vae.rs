@@ -373,6 +373,7 @@ pub fn train(
         && let Some(path) = folder.store().last()?
     {
         trainer.restore(&Checkpoint::open(&path)?)?;
+        folder.keep(config)?;
     }
     trainer.run(&folder, observer, stop)
 }
