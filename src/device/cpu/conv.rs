@@ -259,6 +259,7 @@ struct Slab<'a> {
 ///
 /// # Safety
 /// `src` is a whole image, `dst` has `rows * pitch` elements that this thread owns.
+#[allow(clippy::too_many_arguments)]
 pub(super) unsafe fn copy_padded(
     src: *const f32,
     size: [usize; 2],

@@ -13,12 +13,20 @@
 //! memory at best, and the toy model's expanded tensors (2 x 31 MB for 16 images) do not fit the caches of the
 //! reference machine. So nothing is stored between forward and gradient.
 
-use super::dwconv::{PLANE, SLICE, Sink, Window};
-use super::gemm::{self, Block, Columns, Epilogue, Finish};
+use super::dwconv::SLICE;
+use super::dwconv::window::{PLANE, Sink, Window};
+use super::gemm::{Block, Columns, Epilogue, Finish};
 use super::microkernel::Segment;
 use super::parallel::{self, ALIGN, Shared};
 use super::simd::{self, Kernel, Simd};
 use super::vmath;
+use backward::Backward;
+use weights::Layout;
+
+mod backward;
+mod weights;
+
+pub use weights::{MbConvWeights, pack, packed_len};
 
 /// Shapes of an inverted residual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,144 +99,6 @@ const RADIUS: usize = KERNEL / 2;
 const BAND_LIMIT: usize = 1 << 18;
 /// Tasks a small batch of large images is cut into.
 const MIN_TASKS: usize = 4;
-
-/// Folded weights of an inverted residual.
-#[derive(Clone, Copy, Debug)]
-pub struct MbConvWeights<'a> {
-    /// `[cin, hidden]`.
-    pub expand: &'a [f32],
-    /// `[hidden]`.
-    pub expand_bias: &'a [f32],
-    /// `[5, 5, hidden]`.
-    pub depthwise: &'a [f32],
-    /// `[hidden]`.
-    pub depthwise_bias: &'a [f32],
-    /// `[hidden, cout]`.
-    pub project: &'a [f32],
-    /// `[cout]`.
-    pub project_bias: &'a [f32],
-}
-
-/// Offsets into the packed weights.
-struct Layout {
-    expand: usize,
-    expand_bias: usize,
-    depthwise: usize,
-    depthwise_reversed: usize,
-    depthwise_bias: usize,
-    zeros: usize,
-    project: usize,
-    project_bias: usize,
-    expand_transposed: usize,
-    project_transposed: usize,
-    len: usize,
-}
-
-impl Layout {
-    fn new(g: &MbConvGeometry) -> Self {
-        let hidden = g.padded();
-        let mut len = 0;
-        let mut next = |size: usize| {
-            let at = len;
-            len += size.next_multiple_of(16);
-            at
-        };
-        Self {
-            expand: next(gemm::packed_len(g.cin, hidden)),
-            expand_bias: next(hidden),
-            depthwise: next(TAPS * hidden),
-            depthwise_reversed: next(TAPS * hidden),
-            depthwise_bias: next(hidden),
-            zeros: next(SLICE),
-            project: next(gemm::packed_len(hidden, g.cout)),
-            project_bias: next(g.cout),
-            expand_transposed: next(gemm::packed_len(hidden, g.cin)),
-            project_transposed: next(gemm::packed_len(g.cout, hidden)),
-            len,
-        }
-    }
-}
-
-/// Length of the packed weights.
-pub fn packed_len(g: &MbConvGeometry) -> usize {
-    Layout::new(g).len
-}
-
-/// Packs the weights for both directions; once per parameter version.
-///
-/// # Panics
-/// If a slice is shorter than the geometry says.
-pub fn pack(g: &MbConvGeometry, w: &MbConvWeights<'_>, dst: &mut [f32]) {
-    let layout = Layout::new(g);
-    let hidden = g.padded();
-    let dst = &mut dst[..layout.len];
-    dst.fill(0.0);
-    gemm::pack(
-        g.cin,
-        g.hidden,
-        w.expand,
-        g.hidden,
-        1,
-        &mut dst[layout.expand..],
-    );
-    dst[layout.expand_bias..][..g.hidden].copy_from_slice(&w.expand_bias[..g.hidden]);
-    dst[layout.depthwise_bias..][..g.hidden].copy_from_slice(&w.depthwise_bias[..g.hidden]);
-    dst[layout.project_bias..][..g.cout].copy_from_slice(&w.project_bias[..g.cout]);
-    for c in 0..g.hidden {
-        // Planes of 16 channels, each `[taps, 16]`.
-        let at = c / PLANE * TAPS * PLANE + c % PLANE;
-        for tap in 0..TAPS {
-            let value = w.depthwise[tap * g.hidden + c];
-            dst[layout.depthwise + at + tap * PLANE] = value;
-            dst[layout.depthwise_reversed + at + (TAPS - 1 - tap) * PLANE] = value;
-        }
-    }
-    gemm::pack(
-        g.hidden,
-        g.cout,
-        w.project,
-        g.cout,
-        1,
-        &mut dst[layout.project..],
-    );
-    if g.hidden < hidden {
-        // Panels of `hidden` padded rows each.
-        repack_rows(g.hidden, hidden, g.cout, &mut dst[layout.project..]);
-    }
-    gemm::pack(
-        g.hidden,
-        g.cin,
-        w.expand,
-        1,
-        g.hidden,
-        &mut dst[layout.expand_transposed..],
-    );
-    if g.hidden < hidden {
-        repack_rows(
-            g.hidden,
-            hidden,
-            g.cin,
-            &mut dst[layout.expand_transposed..],
-        );
-    }
-    gemm::pack(
-        g.cout,
-        g.hidden,
-        w.project,
-        1,
-        g.cout,
-        &mut dst[layout.project_transposed..],
-    );
-}
-
-/// Spreads panels of `k` rows to panels of `padded` rows, the new rows zero.
-fn repack_rows(k: usize, padded: usize, n: usize, dst: &mut [f32]) {
-    for p in (0..n.div_ceil(gemm::PANEL)).rev() {
-        let (from, to) = (p * k * gemm::PANEL, p * padded * gemm::PANEL);
-        dst.copy_within(from..from + k * gemm::PANEL, to);
-        dst[to + k * gemm::PANEL..to + padded * gemm::PANEL].fill(0.0);
-    }
-}
 
 /// Rows of a hidden image at output resolution, in planes of 16 channels, with a border of `RADIUS` columns on either side; what lies
 /// outside the image is zero.
@@ -554,6 +424,7 @@ impl<S: Simd> Sink<S> for Activate {
     }
 }
 
+/// The forward pass of one band.
 struct Forward<'a>(Band<'a>);
 
 impl Kernel for Forward<'_> {
@@ -603,178 +474,6 @@ impl Kernel for Forward<'_> {
             finish: task.op.finish,
         };
         // SAFETY: as above; the task alone writes its rows of the output.
-        unsafe { block.run(s) };
-    }
-}
-
-/// Multiplies the projected gradient by the derivative of the second swish and writes it into a padded image.
-struct Derive {
-    /// `[pixels, width]`.
-    projected: *const f32,
-    padded: Padded,
-    first: usize,
-    ow: usize,
-    width: usize,
-}
-
-impl<S: Simd> Sink<S> for Derive {
-    /// # Safety
-    /// The task owns the padded image, which holds the row.
-    #[inline(always)]
-    unsafe fn put(&self, s: S, y: usize, x: usize, c: usize, v: S::V) {
-        let (_, slope) = vmath::swish_and_grad(s, v);
-        let at = c / PLANE * self.padded.plane() + c % PLANE + x * PLANE;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let d = s.load(self.projected.add((y * self.ow + x) * self.width + c));
-            s.store(self.padded.row(self.first + y).add(at), s.mul(slope, d));
-        }
-    }
-}
-
-/// Collects the gradient of the expansion: sums what upsampling copied, and multiplies by the derivative of the first swish.
-struct Collect {
-    /// First channel of the slice, `[pixels, hidden]` at input resolution.
-    dst: *mut f32,
-    slope: *const f32,
-    scale: usize,
-    w: usize,
-    hidden: usize,
-    width: usize,
-}
-
-impl<S: Simd> Sink<S> for Collect {
-    /// # Safety
-    /// The task owns `dst`; both pointers hold the band.
-    #[inline(always)]
-    unsafe fn put(&self, s: S, y: usize, x: usize, c: usize, v: S::V) {
-        let pixel = y / self.scale * self.w + x / self.scale;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let at = self.dst.add(pixel * self.hidden + c);
-            // The copies of a pixel come in the order (0, 0), (0, 1), (1, 0), (1, 1).
-            let sum = if self.scale == 1 || (y.is_multiple_of(2) && x.is_multiple_of(2)) {
-                v
-            } else {
-                s.add(s.load(at), v)
-            };
-            let last = self.scale == 1 || (y % 2 == 1 && x % 2 == 1);
-            s.store(
-                at,
-                if last {
-                    s.mul(sum, s.load(self.slope.add(pixel * self.width + c)))
-                } else {
-                    sum
-                },
-            );
-        }
-    }
-}
-
-struct Backward<'a>(Band<'a>);
-
-impl Kernel for Backward<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let task = self.0;
-        let g = task.op.g;
-        let layout = Layout::new(g);
-        let (scale, r, hidden) = (g.scale(), RADIUS, g.padded());
-        let rows = parallel::chunk(g.h, g.bands(), task.band);
-        let (first, count) = (rows.start * scale, rows.len() * scale);
-        let scratch = Scratch::new(g, true);
-        let cols = g.ow() + 2 * r;
-        // Rows of the depthwise output that the band's gradient needs, inside the image.
-        let (out0, out1) = (first.saturating_sub(r), (first + count + r).min(g.oh()));
-        let padded = |at: usize, top: i64, rows: usize| Padded {
-            ptr: task.scratch.wrapping_add(at),
-            top,
-            rows,
-            cols,
-        };
-        let expanded = padded(
-            scratch.expanded,
-            out0 as i64 - r as i64,
-            out1 - out0 + 2 * r,
-        );
-        let gradient = padded(scratch.gradient, first as i64 - r as i64, count + 2 * r);
-        debug_assert!(
-            expanded.rows <= scratch.expanded_rows && gradient.rows <= scratch.gradient_rows
-        );
-        let slope = task.scratch.wrapping_add(scratch.slope);
-        let projected = task.scratch.wrapping_add(scratch.projected);
-        let collected = task.scratch.wrapping_add(scratch.hidden);
-        // SAFETY: all scratch is this task's own and sized by `Scratch`; slices are whole vectors; rows `out0 .. out1` are held by
-        // both padded images.
-        unsafe {
-            expanded.clear();
-            gradient.clear();
-            for slice in slices(g) {
-                let width = slice.width;
-                task.expand::<S, true>(s, slice, expanded, slope, rows.clone());
-                // Gradient with respect to the second activation.
-                let transposed = task
-                    .op
-                    .packed
-                    .add(layout.project_transposed + slice.start * g.cout);
-                let block = Block {
-                    a: task
-                        .op
-                        .dy
-                        .add((task.image * g.oh() + out0) * g.ow() * g.cout),
-                    a_rs: g.cout,
-                    a_ks: 1,
-                    segments: &[Segment { a: 0, b: 0 }],
-                    seg_len: g.cout,
-                    b: Columns::panels(transposed, g.cout),
-                    n0: 0,
-                    n1: width,
-                    rows: (out1 - out0) * g.ow(),
-                    c: projected,
-                    offset: 0,
-                    c_rs: width,
-                    finish: Finish::STORE,
-                };
-                block.run(s);
-                let derive = Derive {
-                    projected,
-                    padded: gradient,
-                    first: out0,
-                    ow: g.ow(),
-                    width,
-                };
-                task.depthwise(s, slice, expanded, out1 - out0, false, &derive);
-                let dst = collected.add(slice.start);
-                let collect = Collect {
-                    dst,
-                    slope,
-                    scale,
-                    w: g.w,
-                    hidden,
-                    width,
-                };
-                task.depthwise(s, slice, gradient, count, true, &collect);
-            }
-        }
-        let block = Block {
-            a: collected,
-            a_rs: hidden,
-            a_ks: 1,
-            segments: &[Segment { a: 0, b: 0 }],
-            seg_len: hidden,
-            b: Columns::panels(
-                task.op.packed.wrapping_add(layout.expand_transposed),
-                hidden,
-            ),
-            n0: 0,
-            n1: g.cin,
-            rows: rows.len() * g.w,
-            c: task.op.dst,
-            offset: (task.image * g.h + rows.start) * g.w * g.cin,
-            c_rs: g.cin,
-            finish: task.op.finish,
-        };
-        // SAFETY: as above; the task alone writes its rows of `dx`.
         unsafe { block.run(s) };
     }
 }
@@ -865,7 +564,6 @@ fn run(
     let (bands, len, isa) = (g.bands(), Scratch::new(g, gradient).len, simd::isa());
     let workspace = Shared::aligned(workspace);
     parallel::for_each_slot(g.n * bands, g.flops(), |slot, i| {
-        let op = op;
         task(
             Band {
                 op,

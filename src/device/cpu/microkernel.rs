@@ -89,6 +89,8 @@ unsafe fn load<S: Simd>(s: S, p: *const f32, partial: bool, tail: usize) -> S::V
 /// # Safety
 /// See [`Tile`].
 #[inline(always)]
+// `acc` is indexed by constants only; an iterator over a row of it would hide that.
+#[allow(clippy::needless_range_loop)]
 pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const TAIL: bool>(
     s: S,
     t: &Tile<'_>,

@@ -46,7 +46,7 @@ fn exp_reduced<S: Simd>(s: S, r: S::V) -> S::V {
 fn exp_neg_reduced<S: Simd>(s: S, r: S::V) -> S::V {
     let q = s.fma(r, s.splat(-0.008_312_525), s.splat(0.041_890_164));
     let q = s.fma(r, q, s.splat(-0.166_671_15));
-    let q = s.fma(r, q, s.splat(0.499_992_31));
+    let q = s.fma(r, q, s.splat(0.499_992_3));
     let q = s.fma(r, q, s.splat(-1.0));
     s.fma(r, q, s.splat(1.0))
 }
@@ -110,7 +110,7 @@ pub fn swish_and_grad<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
 #[inline(always)]
 pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let z = s.mul(x, x);
-    let p = s.fma(z, s.splat(-5.704_988_7e-3), s.splat(2.063_908_9e-2));
+    let p = s.fma(z, s.splat(-5.704_988_7e-3), s.splat(2.063_909e-2));
     let p = s.fma(z, p, s.splat(-5.373_971_6e-2));
     let p = s.fma(z, p, s.splat(1.333_144_2e-1));
     let p = s.fma(z, p, s.splat(-3.333_328e-1));
@@ -184,7 +184,7 @@ pub fn elu<S: Simd>(s: S, x: S::V) -> S::V {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ] {
         q = s.fma(q, r, s.splat(k));
     }
