@@ -16,6 +16,7 @@ pub mod eval;
 pub mod langevin;
 pub mod nn;
 pub mod nvae;
+pub mod official;
 pub mod ops;
 pub mod parity;
 pub mod philox;

@@ -2,7 +2,7 @@
 //! double precision within the rounding of the files.
 
 use vaebm::device::host::cpu;
-use vaebm::parity::{Arithmetic, Options, run};
+use vaebm::parity::{Arithmetic, Options, run, table};
 use vaebm::shared::require_shared;
 
 /// Runs the tests whose names contain `only` and fails with every quantity that misses.
@@ -15,45 +15,70 @@ fn passes(arithmetic: Arithmetic, only: &str) {
         device: &|| Ok(cpu()),
         only: Some(only.to_owned()),
     };
-    let mut report = |name: &str, rows: &[vaebm::parity::Row], time: std::time::Duration| {
-        let failed = rows.iter().filter(|r| r.failure.is_some()).count();
-        println!(
-            "{name}: {} quantities, {failed} failed, {time:.1?}",
-            rows.len()
-        );
+    let report = &mut |name: &str, rows: &[vaebm::parity::Row], time: std::time::Duration| {
+        println!("{name}: {} quantities in {time:.1?}", rows.len());
     };
-    let summary = run(&dir, &options, &mut report).expect("the folder of cases");
+    let summary = run(&dir, &options, report).expect("the folder of cases");
     assert!(summary.tests > 0, "no test is called `{only}`");
-    let misses: Vec<String> = (summary.failures.iter())
-        .map(|r| {
-            let reason = r.failure.as_deref().unwrap_or_default();
-            format!(
-                "{} {}: {:.2e} of {:.2e}: {reason}",
-                r.test, r.quantity, r.max_error, r.tolerance
-            )
-        })
-        .collect();
     assert!(
         summary.passed(),
         "{} of {} quantities miss:\n{}",
-        misses.len(),
+        summary.failures.len(),
         summary.compared,
-        misses.join("\n")
+        table::lines(&summary.failures, true)
     );
 }
 
-#[test]
-fn a_double() {
-    passes(
-        Arithmetic::Double,
-        &std::env::var("ONLY").unwrap_or_default(),
-    );
+/// One Rust test for each part of a case, so that they run side by side.
+macro_rules! parts {
+    ($($part:ident: $only:literal,)*) => {
+        const PARTS: &[&str] = &[$($only),*];
+        mod single {
+            $(#[test]
+            fn $part() {
+                super::passes(vaebm::parity::Arithmetic::Single, $only);
+            })*
+        }
+        mod double {
+            $(#[test]
+            fn $part() {
+                super::passes(vaebm::parity::Arithmetic::Double, $only);
+            })*
+        }
+    };
 }
 
+parts! {
+    a_stage1: "A/stage1",
+    a_vae_sample: "A/vae_sample",
+    a_energy: "A/ebm_data_init",
+    a_energy_forward: "A/ebm_forward",
+    a_langevin: "A/langevin",
+    a_train_on_samples: "A/ebm_train_sample",
+    a_train_on_means: "A/ebm_train_mu",
+    b: "B/",
+    unit: "unit/",
+}
+
+/// The parts together are everything: no test of the folder is left out.
 #[test]
-fn a_single() {
-    passes(
-        Arithmetic::Single,
-        &std::env::var("ONLY").unwrap_or_default(),
-    );
+fn every_test_belongs_to_a_part() {
+    let Some(dir) = require_shared("parity") else {
+        return;
+    };
+    for case in std::fs::read_dir(dir).expect("the folder of cases") {
+        let case = case.expect("an entry").path();
+        if !case.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(&case).expect("a case") {
+            let file = file.expect("an entry").path();
+            let name = file.strip_prefix(case.parent().expect("a folder"));
+            let name = name.expect("a path below").to_string_lossy();
+            assert!(
+                !name.ends_with(".tol.json") || PARTS.iter().any(|part| name.contains(part)),
+                "{name} runs nowhere"
+            );
+        }
+    }
 }

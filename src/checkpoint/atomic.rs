@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Start of every temporary name; what carries it after a crash is unfinished and may be removed.
-pub(super) const TEMPORARY: &str = ".unfinished-";
+pub(crate) const TEMPORARY: &str = ".unfinished-";
 
 /// Lets `write` fill a temporary file beside `path`, syncs it, gives it its name, and syncs the folder.
 pub(super) fn replace_with<E: From<io::Error>>(
@@ -61,14 +61,13 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what a crash left unfinished in a folder, and tells what it was.
-pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Removes what a crash left unfinished in a folder, of the files whose names start like that, and tells what it was.
+pub(crate) fn remove_unfinished(folder: &Path, start: &str) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
+    let start = format!("{TEMPORARY}{start}");
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY)
-            && entry.file_type()?.is_file()
-        {
+        if entry.file_name().to_string_lossy().starts_with(&start) && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
             removed.push(entry.path());
         }

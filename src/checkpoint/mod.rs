@@ -17,8 +17,8 @@ pub mod ring;
 mod store;
 pub mod torch;
 
-pub(crate) use atomic::remove_unfinished;
 pub use atomic::replace_file;
+pub(crate) use atomic::{TEMPORARY, remove_unfinished};
 pub use error::CheckpointError;
 pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write, write_tensors};
 pub use store::{Retention, Store};

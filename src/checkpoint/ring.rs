@@ -178,12 +178,14 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Opens a ring for going on from a mark; what was appended later is gone, and so are all other marks.
+    /// Opens a ring for going on from a mark; what was appended later is gone, and so are all other marks. It gets more slots if
+    /// the interval between checkpoints has become longer since it was made; it keeps those it has if that became shorter.
     ///
     /// # Errors
     /// Missing or damaged files, another shape than expected, no such mark.
     pub fn open(path: &Path, spec: RingSpec, mark: u64) -> Result<Self, RingError> {
         let mut ring = Self::load(path, spec, OpenOptions::new().read(true).write(true))?;
+        ring.grow(spec.slots)?;
         ring.roll_back(mark)?;
         ring.release_before(mark)?;
         Ok(ring)
@@ -215,15 +217,18 @@ impl Ring {
                 format!("its format is {}, not {JOURNAL_FORMAT}", journal.format),
             ));
         }
-        if journal.spec != spec {
+        let made = journal.spec;
+        if (made.record, made.capacity) != (spec.record, spec.capacity) {
             return Err(corrupt(
                 path,
                 format!(
-                    "it was made for {:?}, and this run has {spec:?}",
-                    journal.spec
+                    "it holds {} records of {} values, and this run wants {} of {}",
+                    made.capacity, made.record, spec.capacity, spec.record
                 ),
             ));
         }
+        // How many slots there are is the ring's own affair.
+        let spec = made;
         if !journal.marks.is_sorted_by_key(|mark| mark.head) {
             return Err(corrupt(&journal_path, "its marks are not in order".into()));
         }
@@ -244,7 +249,8 @@ impl Ring {
         }
         let file = access.open(path).map_err(io_error(path))?;
         let found = file.metadata().map_err(io_error(path))?.len();
-        if Some(found) != byte_length(spec) {
+        // It may be longer: growing gives it its new length before the journal tells of it.
+        if byte_length(spec).is_none_or(|wanted| found < wanted) {
             return Err(corrupt(
                 path,
                 format!("it has {found} bytes where {:?} belong", byte_length(spec)),
@@ -261,6 +267,20 @@ impl Ring {
             holders: vec![0; spec.slots],
             cursor: 0,
         })
+    }
+
+    /// Makes sure that there are so many slots.
+    fn grow(&mut self, slots: usize) -> Result<(), RingError> {
+        if slots <= self.spec.slots {
+            return Ok(());
+        }
+        let spec = RingSpec { slots, ..self.spec };
+        let bytes = byte_length(spec).filter(|_| u32::try_from(slots).is_ok());
+        let bytes = bytes.ok_or_else(|| RingError::Usage(format!("{spec:?} is too large")))?;
+        self.file.set_len(bytes).map_err(io_error(&self.path))?;
+        self.holders.resize(slots, 0);
+        self.spec = spec;
+        self.write_journal()
     }
 
     /// Live records.

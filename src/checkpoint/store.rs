@@ -32,7 +32,7 @@ impl Store {
     /// A folder that cannot be made or read.
     pub fn open(folder: &Path, stage: &str, retention: Retention) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
-        remove_unfinished(folder).map_err(CheckpointError::io(folder))?;
+        remove_unfinished(folder, "").map_err(CheckpointError::io(folder))?;
         Ok(Self::view(folder, stage, retention))
     }
 

@@ -102,7 +102,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let batch = args.batch as usize;
     if let Some(folder) = &args.dump {
         let path = bench::dump(&config, &mut *device, batch, weights.as_ref(), folder)?;
-        println!("{}", path.display());
+        super::say(path.display())?;
         return Ok(());
     }
     let mut bench = bench::Bench::new(&config, &mut *device, batch, weights.as_ref())?;
@@ -112,20 +112,20 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.profile {
         for what in &args.what {
             let what = bench::What::from(*what);
-            println!(
+            super::say(format_args!(
                 "{:<28}{:>9}{:>11}{:>11}{:>11}",
                 format!("{what:?}"),
                 "launches",
                 "ms",
                 "GFLOP",
                 "GFLOP/s"
-            );
+            ))?;
             for k in bench.profile(what)? {
                 let rate = k.gflop / k.ms * 1e3;
-                println!(
+                super::say(format_args!(
                     "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}",
                     k.kernel, k.launches, k.ms, k.gflop
-                );
+                ))?;
             }
         }
         return Ok(());
@@ -141,7 +141,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 serde_json::to_value(&figures)?,
             );
         } else {
-            println!("{}", line(what, &figures));
+            super::say(line(what, &figures))?;
         }
     }
     if args.json {
@@ -149,7 +149,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         report.insert("threads".into(), rayon::current_num_threads().into());
         report.insert("batch".into(), batch.into());
         report.insert("preset".into(), config.run.preset.as_str().into());
-        println!("{}", serde_json::Value::Object(report));
+        super::say(serde_json::Value::Object(report))?;
     }
     Ok(())
 }
@@ -173,7 +173,7 @@ fn line(what: bench::What, f: &bench::Figures) -> String {
 /// Measures when told to, so that a script can take turns with another implementation: reads `langevin S` or `stage1 S` (seconds) and
 /// answers each with one JSON line; `quit` or the end of input ends it.
 fn interactive(bench: &mut bench::Bench<'_>) -> anyhow::Result<()> {
-    println!("{}", serde_json::json!({ "ready": true }));
+    super::say(serde_json::json!({ "ready": true }))?;
     for line in std::io::stdin().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -186,7 +186,7 @@ fn interactive(bench: &mut bench::Bench<'_>) -> anyhow::Result<()> {
         };
         let given = words.get(1).copied().unwrap_or("1");
         let seconds = seconds(given).map_err(|e| anyhow::anyhow!("`{given}` seconds: {e}"))?;
-        println!("{}", serde_json::to_string(&bench.slot(what, seconds)?)?);
+        super::say(serde_json::to_string(&bench.slot(what, seconds)?)?)?;
     }
     Ok(())
 }

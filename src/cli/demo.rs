@@ -3,6 +3,7 @@
 use super::console::Console;
 use super::overrides::{Overrides, Scope};
 use super::progress::ProgressKind;
+use super::say;
 use crate::config::schema::Section;
 use crate::config::{Config, Resolver, Run};
 use crate::{demo, device};
@@ -41,15 +42,18 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
 
 fn demonstrate(config: &Config, mut with: Console) -> anyhow::Result<()> {
     let mut device = device::open(&config.run.device, config.run.threads)?;
-    let Some(outcome) = demo::run(config, &mut *device, &mut *with.progress, &with.stop)? else {
-        println!(
+    match demo::run(config, &mut *device, &mut *with.progress, &with.stop)? {
+        Some(outcome) => tell(&outcome),
+        None => say(format_args!(
             "stopped; what was trained is in {}",
             config.run.out.display()
-        );
-        return Ok(());
-    };
-    println!("{}", outcome.report.text());
-    println!("picture: {}", outcome.picture_path.display());
-    println!("report:  {}", outcome.report_path.display());
-    Ok(())
+        )),
+    }
+}
+
+/// Prints the figures and where everything lies.
+pub(super) fn tell(outcome: &demo::Outcome) -> anyhow::Result<()> {
+    say(outcome.report.text())?;
+    say(format_args!("picture: {}", outcome.picture_path.display()))?;
+    say(format_args!("report:  {}", outcome.report_path.display()))
 }

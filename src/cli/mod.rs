@@ -8,7 +8,11 @@ mod config;
 mod console;
 mod demo;
 mod doctor;
+mod eval;
+mod export;
+mod import;
 mod overrides;
+mod parity;
 mod progress;
 mod sample;
 mod source;
@@ -47,9 +51,18 @@ enum Command {
     Demo(demo::Args),
     Train(train::Args),
     Sample(sample::Args),
+    Eval(eval::Args),
     Bench(bench::Args),
+    Import(import::Args),
+    Export(export::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    Parity(parity::Args),
+}
+
+/// The command line, for documentation and for checking examples against it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Reads the command line, does what it says, and tells the exit code.
@@ -91,10 +104,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args, progress),
         Command::Train(args) => train::run(args, progress),
         Command::Sample(args) => sample::run(args, progress),
+        Command::Eval(args) => eval::run(args, progress),
         Command::Bench(args) => bench::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
+        Command::Parity(args) => parity::run(args),
     }
+}
+
+/// Prints a line of results. A reader that went away (`| head`) is an error like any other, not a panic.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 #[cfg(test)]

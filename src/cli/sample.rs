@@ -77,7 +77,10 @@ fn sample(
         &mut *with.progress,
         &with.stop,
     )?;
-    println!("{} images in {}", written.images, out.display());
-    println!("overview: {}", written.overview.display());
-    Ok(())
+    super::say(format_args!(
+        "{} images in {}",
+        written.images,
+        out.display()
+    ))?;
+    super::say(format_args!("overview: {}", written.overview.display()))
 }

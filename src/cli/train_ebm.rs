@@ -108,6 +108,5 @@ fn train(config: &Config, start: Start, vae: &Checkpoint, mut with: Console) -> 
         &mut *with.progress,
         &with.stop,
     )?;
-    tell_end(config, ended);
-    Ok(())
+    tell_end(config, ended)
 }

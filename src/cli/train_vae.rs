@@ -83,15 +83,14 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
 fn train(config: &Config, start: Start, mut with: Console) -> anyhow::Result<()> {
     let mut device = device::open(&config.run.device, config.run.threads)?;
     let ended = vae::train(config, &mut *device, start, &mut *with.progress, &with.stop)?;
-    tell_end(config, ended);
-    Ok(())
+    tell_end(config, ended)
 }
 
 /// Says where the run lies and how to go on.
-pub(super) fn tell_end(config: &Config, ended: Ended) {
+pub(super) fn tell_end(config: &Config, ended: Ended) -> anyhow::Result<()> {
     let out = config.run.out.display();
     match ended {
-        Ended::Done => println!("done: {out}"),
-        Ended::Stopped => println!("stopped and saved: go on with --resume {out}"),
+        Ended::Done => super::say(format_args!("done: {out}")),
+        Ended::Stopped => super::say(format_args!("stopped and saved: go on with --resume {out}")),
     }
 }

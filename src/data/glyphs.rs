@@ -2,7 +2,8 @@
 //!
 //! An item is a pure function of `(seed, part, item)`. Each glyph is bent, sheared, scaled, rotated and shifted at
 //! random and drawn with a stroke of random thickness and softness, so a class is a cloud with about a dozen degrees of
-//! freedom, and a stack has 1,000 modes known by construction. Only IEEE operations are used (a rotation is given by its
+//! freedom, and a stack has 1,000 modes known by construction. Ink and paper keep clear of black and white and carry a fine
+//! grain, as photographs do. Only IEEE operations are used (a rotation is given by its
 //! tangent), so every machine draws the same bytes.
 
 use super::stacked::{CHANNEL_CLASSES, STACKED_CLASSES};
@@ -19,6 +20,12 @@ const PIXELS: usize = GLYPH_SIZE * GLYPH_SIZE;
 const WORDS: u64 = 16;
 /// Blocks of four words set aside for one item: one for the label, then three glyphs.
 const BLOCKS: u64 = 16;
+/// Brightness where there is no ink, and where there is nothing else.
+const PAPER: f32 = 0.2;
+const INK: f32 = 0.8;
+/// Deviation of the grain. Without it the paper would be the same to the last bit everywhere: a density would reward nothing but
+/// that, and an energy network would look at nothing else.
+const GRAIN: f32 = 0.04;
 /// Half the side of an undistorted glyph in pixels.
 const RADIUS: f32 = 4.6;
 
@@ -162,8 +169,19 @@ impl Dataset for Glyphs {
                 first_word,
             );
             let plane = draw(class, &uniform.map(|u| 2.0 * u - 1.0));
-            for (pixel, &value) in out.chunks_exact_mut(self.channels).zip(&plane) {
-                pixel[channel] = value;
+            let mut grain = [0.0; PIXELS];
+            philox::fill_normal(
+                &mut grain,
+                self.seed,
+                streams::DATA_GRAIN,
+                self.part,
+                ((item * 3 + channel) * PIXELS) as u64,
+            );
+            for ((pixel, coverage), grain) in
+                out.chunks_exact_mut(self.channels).zip(&plane).zip(&grain)
+            {
+                let value = PAPER + (INK - PAPER) * coverage + GRAIN * grain;
+                pixel[channel] = (255.0 * value.clamp(0.0, 1.0) + 0.5) as u8;
             }
         }
         Ok(())
@@ -171,7 +189,7 @@ impl Dataset for Glyphs {
 }
 
 /// Draws one glyph; `variation` holds numbers in (-1, 1).
-fn draw(class: u32, variation: &[f32; WORDS as usize]) -> [u8; PIXELS] {
+fn draw(class: u32, variation: &[f32; WORDS as usize]) -> [f32; PIXELS] {
     let v = variation;
     // Rotation up to 15 degrees by its tangent; scale, aspect and shear of the size that handwriting shows.
     let tangent = 0.27 * v[0];
@@ -214,8 +232,5 @@ fn draw(class: u32, variation: &[f32; WORDS as usize]) -> [u8; PIXELS] {
         }
     }
     // An edge of width `softness` around the stroke's border is the anti-aliasing.
-    distance2.map(|distance2| {
-        let coverage = ((half_width - distance2.sqrt()) / softness + 0.5).clamp(0.0, 1.0);
-        (255.0 * coverage + 0.5) as u8
-    })
+    distance2.map(|distance2| ((half_width - distance2.sqrt()) / softness + 0.5).clamp(0.0, 1.0))
 }

@@ -10,6 +10,7 @@ mod error;
 mod font;
 mod glyphs;
 mod idx;
+mod padded;
 pub mod picture;
 mod png_folder;
 mod resize;
@@ -24,6 +25,7 @@ use rayon::prelude::*;
 pub use batch::{BatchOptions, Batcher, Position, shuffled};
 pub use error::DataError;
 pub use glyphs::{GLYPH_CLASSES, GLYPH_SIZE, Glyphs};
+pub use padded::Padded;
 pub use png_folder::{Crop, PngFolder};
 pub use stacked::Stacked;
 
@@ -267,6 +269,8 @@ pub enum Validation {
     Published,
     /// The last part of the training items, this fraction of them; a test part stays untouched.
     Tail(f64),
+    /// As `Tail`, with the number of items instead.
+    Last(usize),
 }
 
 impl Source {
@@ -348,7 +352,9 @@ fn split(
     test: Option<Arc<dyn Dataset>>,
     validation: Validation,
 ) -> Result<Splits, DataError> {
-    let (fraction, test) = match (validation, test) {
+    let items = train.len();
+    let part = |fraction: f64| (items as f64 * fraction).round() as usize;
+    let (held_out, test) = match (validation, test) {
         (Validation::Published, Some(test)) => {
             return Ok(Splits {
                 train,
@@ -356,15 +362,14 @@ fn split(
                 test: None,
             });
         }
-        (Validation::Published, None) => (0.1, None),
-        (Validation::Tail(fraction), test) => (fraction, test),
+        (Validation::Published, None) => (part(0.1), None),
+        (Validation::Tail(fraction), test) => (part(fraction), test),
+        (Validation::Last(held_out), test) => (held_out, test),
     };
-    let items = train.len();
-    let held_out = (items as f64 * fraction).round() as usize;
-    if !(fraction > 0.0 && fraction < 1.0) || held_out == 0 || held_out == items {
+    if held_out == 0 || held_out >= items {
         return Err(DataError::Setting(format!(
-            "a validation part of {fraction} of {items} training images leaves one of the two empty; \
-             use more images or another fraction between 0 and 1"
+            "a validation part of {held_out} of {items} training images leaves one of the two empty; \
+             use more images or another validation part"
         )));
     }
     let border = items - held_out;

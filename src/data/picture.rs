@@ -216,8 +216,8 @@ impl Picture {
                 path.display()
             )));
         }
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{}.tmp", std::process::id()));
+        let mut name = std::ffi::OsString::from(crate::checkpoint::TEMPORARY);
+        name.push(path.file_name().unwrap_or_default());
         let temporary = path.with_file_name(name);
         let result = self
             .encode_to(&temporary)

@@ -1,7 +1,8 @@
 //! A small convolutional classifier: labels for mode coverage, features for distances.
 //!
-//! `conv 3x3 -> swish -> pool`, twice, then `conv 3x3 -> swish`, the mean over space (the features), and one linear head per
-//! label part: stacked sets have three labels of ten classes, one per colour channel.
+//! `conv 3x3 -> swish -> pool`, twice, then `conv 3x3 -> swish`, the mean over space (the features) and a linear head. Stacked sets
+//! have three labels of ten classes, one per colour channel: there the same network looks at each channel by itself, and an
+//! image's features are those of its channels side by side.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::device::{Device, ProgramId};
 use crate::nn::params::initialise;
 use crate::nn::{Conv, Mode, Net};
 use crate::ops::binary::sum_to;
-use crate::ops::layout::reshape;
+use crate::ops::layout::{concat, reshape, slice};
 use crate::ops::loss::{softmax, softmax_cross_entropy};
 use crate::ops::optim::{AdamSettings, adam_clip};
 use crate::ops::reduce::mean;
@@ -23,8 +24,8 @@ use crate::tensor::Shape;
 use crate::train::TrainError;
 
 const PREFIX: &str = "classifier";
-/// Channels of the three convolutions; the last is the number of features.
-const WIDTHS: [usize; 3] = [24, 48, 96];
+/// Channels of the three convolutions; the last is the number of features of an image, or of one of its stacked channels.
+const WIDTHS: [usize; 3] = [16, 32, 64];
 /// Images per step, and per pass of [`Classifier::apply`].
 const BATCH: usize = 64;
 
@@ -81,10 +82,15 @@ pub struct Classifier {
     pub accuracy: f64,
 }
 
-/// Features and logits `[n * heads, classes]`.
+/// Features `[n, features]` and logits `[n * heads, classes]`, both with an image's heads side by side.
 fn network(net: &Net<'_>, x: Var, labels: Labels) -> (Var, Var) {
     let (tape, root) = (net.tape, net.root());
+    let n = tape.shape(x)[0];
     let mut h = affine(tape, x, 2.0, -1.0);
+    if labels.heads > 1 {
+        let channels: Vec<Var> = (0..labels.heads).map(|c| slice(tape, h, 3, c, 1)).collect();
+        h = concat(tape, &channels, 0);
+    }
     for (i, width) in WIDTHS.into_iter().enumerate() {
         h = swish(
             tape,
@@ -95,16 +101,24 @@ fn network(net: &Net<'_>, x: Var, labels: Labels) -> (Var, Var) {
         }
     }
     let shape = tape.shape(h);
-    let (n, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
-    let sum = sum_to(tape, h, [n, 1, 1, c].into());
-    let features = affine(tape, reshape(tape, sum, [n, c]), 1.0 / pixels as f64, 0.0);
-    let logits = root
-        .sub("head")
-        .linear(features, labels.heads * labels.classes);
-    (
-        features,
-        reshape(tape, logits, [n * labels.heads, labels.classes]),
-    )
+    let (rows, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
+    let sum = sum_to(tape, h, [rows, 1, 1, c].into());
+    let features = affine(
+        tape,
+        reshape(tape, sum, [rows, c]),
+        1.0 / pixels as f64,
+        0.0,
+    );
+    let logits = root.sub("head").linear(features, labels.classes);
+    let beside = |v: Var| match labels.heads {
+        1 => v,
+        heads => {
+            let parts: Vec<Var> = (0..heads).map(|i| slice(tape, v, 0, i * n, n)).collect();
+            concat(tape, &parts, 1)
+        }
+    };
+    let logits = reshape(tape, beside(logits), [n * labels.heads, labels.classes]);
+    (beside(features), logits)
 }
 
 impl Classifier {
@@ -169,7 +183,7 @@ impl Classifier {
 
     /// The number of features of an image.
     pub fn feature_count(&self) -> usize {
-        WIDTHS[2]
+        WIDTHS[2] * self.labels.heads
     }
 
     /// Labels, confidences and features of images `[n, h, w, c]` in `[0, 1]`; values outside are clamped, as they would be in a

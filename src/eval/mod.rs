@@ -2,7 +2,9 @@
 //! features, from a classifier that this engine trains.
 
 pub mod classifier;
+pub mod compare;
 pub mod frechet;
 pub mod likelihood;
 pub mod modes;
 pub mod quality;
+pub mod report;

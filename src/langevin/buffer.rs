@@ -28,6 +28,13 @@ impl ReplayBuffer {
         })
     }
 
+    /// The buffer as it was at a mark, for reading beside a process that may be writing. Nothing can be stored in it.
+    pub fn view(path: &Path, spec: RingSpec, mark: u64) -> Result<Self, TrainError> {
+        Ok(ReplayBuffer {
+            ring: Ring::view(path, spec, mark)?,
+        })
+    }
+
     /// The number of chains kept.
     pub fn len(&self) -> usize {
         self.ring.len()

@@ -124,7 +124,9 @@ fn vae_alone(
             break;
         }
         device.run(program, noise(config, first))?;
-        collected.images.extend(device.fetch(program, output)?);
+        let images = device.fetch(program, output)?;
+        check_finite(&images, batch, 0, s.step_size)?;
+        collected.images.extend(images);
         progress(observer, config, first + batch);
     }
     device.release(program);
@@ -198,6 +200,7 @@ fn chains(
             sampler.advance(device, noise, s.num_steps as u32, s.step_size)?;
         }
         let after = sampler.images(device, s.image)?;
+        check_finite(&after.images, batch, s.num_steps, s.step_size)?;
         if let Some(before) = before {
             let pairs = before.energies.iter().zip(&after.energies);
             collected.energies.extend(pairs.map(|(b, a)| [*b, *a]));
@@ -207,6 +210,23 @@ fn chains(
     }
     sampler.release(device);
     Ok(collected)
+}
+
+/// Refuses a batch of images of which some are not finite, rather than writing them as black ones.
+fn check_finite(images: &[f32], of: usize, steps: usize, step_size: f64) -> Result<(), TrainError> {
+    let bad = images
+        .chunks_exact(images.len() / of)
+        .filter(|image| !image.iter().all(|v| v.is_finite()))
+        .count();
+    if bad == 0 {
+        return Ok(());
+    }
+    Err(TrainError::Diverged {
+        images: bad,
+        of,
+        steps,
+        step_size,
+    })
 }
 
 /// The replay buffer that training left beside this checkpoint.
@@ -227,7 +247,7 @@ fn open_buffer(
             ))
         })?;
     let path = checkpoint.path().with_file_name(crate::run::BUFFER_FILE);
-    ReplayBuffer::open(&path, buffer_spec(config, &chains.model), mark)
+    ReplayBuffer::view(&path, buffer_spec(config, &chains.model), mark)
 }
 
 /// The shape of a run's replay buffer: latents of one chain per record, with room for what is appended between checkpoints.

@@ -3,7 +3,8 @@
 use super::programs::{Chains, StepNoise};
 use crate::config::FinalImage;
 use crate::device::{Device, ProgramId};
-use crate::program::Noise;
+use crate::program::{Noise, Plan};
+use crate::tape::plans_within;
 use crate::train::TrainError;
 
 /// Images of all chains with their energies.
@@ -25,15 +26,41 @@ pub struct Sampler {
 
 impl Sampler {
     /// Prepares the programs.
+    ///
+    /// # Errors
+    /// Chains that do not fit in memory together.
     pub fn new(device: &mut dyn Device, chains: Chains) -> Result<Self, TrainError> {
+        let plans = |n: usize| {
+            Self::plans(&Chains {
+                n,
+                ..chains.clone()
+            })
+        };
+        let plans = plans_within(plans, chains.n, device.available_bytes())?;
+        Self::prepare(device, chains, plans)
+    }
+
+    /// The programs, for a caller that knows what else has to fit beside them.
+    pub(crate) fn plans(chains: &Chains) -> [Plan; 3] {
+        [
+            chains.start().plan("sample/start"),
+            chains
+                .step(StepNoise::Generated, false)
+                .plan("sample/langevin"),
+            chains.images().plan("sample/images"),
+        ]
+    }
+
+    /// Prepares what [`Sampler::plans`] gave for these chains.
+    pub(crate) fn prepare(
+        device: &mut dyn Device,
+        chains: Chains,
+        [start, step, images]: [Plan; 3],
+    ) -> Result<Self, TrainError> {
         Ok(Sampler {
-            start: device.prepare(chains.start().plan("sample/start"))?,
-            step: device.prepare(
-                chains
-                    .step(StepNoise::Generated, false)
-                    .plan("sample/langevin"),
-            )?,
-            images: device.prepare(chains.images().plan("sample/images"))?,
+            start: device.prepare(start)?,
+            step: device.prepare(step)?,
+            images: device.prepare(images)?,
             chains,
         })
     }

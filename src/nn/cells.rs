@@ -288,8 +288,11 @@ fn mbconv(
     let hidden = cin * expand;
     let first = usize::from(stride == Stride::Up);
     let at = |i: usize| module.sub(first + i);
-    let fusable =
-        module.net.mode == Mode::Eval && tape.fused() && groups.is_none() && stride != Stride::Down;
+    let fusable = module.net.mode == Mode::Eval
+        && tape.fused()
+        && groups.is_none()
+        && kernel == 5
+        && stride != Stride::Down;
     if fusable {
         return mbconv_fused(module, x, hidden, kernel, stride, cout);
     }

@@ -46,6 +46,8 @@ impl Nvae {
         let prior = fill(tape, tape.shape(q), 0.0);
         let z = self.group(net, 0, q, prior, eps[0], &mut sums);
         if self.is_vanilla() {
+            // Declared because official checkpoints hold them; nothing reads them.
+            add_prior_features(self, net, tape.shape(x)[0]);
             let mid = self.stem_decoder(net, z);
             return sums.posterior(tape, image_logits(self, net, mid));
         }

@@ -94,6 +94,30 @@ mod tests {
         every_case(Case::check_gradient_rules);
     }
 
+    /// A case's values and gradients on the native device, as bits, with so many threads.
+    fn bits(case: &Case, threads: usize) -> Vec<Vec<u64>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().expect("threads");
+        pool.install(|| {
+            let tapes = [case.value_tape(), case.gradient_tape()];
+            let results = tapes.iter().flat_map(|tape| {
+                case.run(tape, &mut Cpu::new())
+                    .unwrap_or_else(|e| panic!("case `{}`: {e}", case.name))
+            });
+            results
+                .map(|t| t.data.iter().map(|v| v.to_bits()).collect())
+                .collect()
+        })
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        every_case(|case| match bits(case, 1) == bits(case, 3) {
+            true => Ok(()),
+            false => Err(format!("case `{}` depends on the threads", case.name)),
+        });
+    }
+
     #[test]
     fn every_kernel_of_every_folder_is_exercised() {
         let mut seen = HashSet::new();

@@ -14,6 +14,7 @@ mod rule;
 mod samples;
 mod stage1;
 mod stage2;
+pub mod table;
 mod unit;
 
 use std::io;

@@ -107,7 +107,10 @@ impl RunFolder {
             Err(TryLockError::Error(error)) => return Err(RunError::io(&lock_path)(error)),
         }
         // The folder is ours now: what a killed process left in it is nobody's.
-        remove_unfinished(&root).map_err(RunError::io(&root))?;
+        remove_unfinished(&root, "").map_err(RunError::io(&root))?;
+        // Of the pictures only this stage's own: somebody may be drawing samples into that folder.
+        let samples = root.join("samples");
+        remove_unfinished(&samples, stage.name()).map_err(RunError::io(&samples))?;
         let retention = Retention {
             last: config.run.keep_last,
             every: config.run.keep_every,

@@ -1,5 +1,7 @@
 //! Whether a program fits the memory at hand, told before anything runs.
 
+use std::collections::HashMap;
+
 use crate::program::Plan;
 
 /// A program that does not fit.
@@ -28,11 +30,20 @@ pub fn plan_within(
     batch: usize,
     available: usize,
 ) -> Result<Plan, FitError> {
-    let needs = |plan: &Plan| plan.bytes() + plan.state_bytes();
-    let plan = build(batch);
-    let needed = needs(&plan);
+    let [plan] = plans_within(|n| [build(n)], batch, available)?;
+    Ok(plan)
+}
+
+/// As [`plan_within`] for programs that are prepared at the same time and share their states.
+pub fn plans_within<const N: usize>(
+    build: impl Fn(usize) -> [Plan; N],
+    batch: usize,
+    available: usize,
+) -> Result<[Plan; N], FitError> {
+    let plans = build(batch);
+    let needed = needs(&plans);
     if needed <= available {
-        return Ok(plan);
+        return Ok(plans);
     }
     let (mut fits, mut too_large) = (0, batch);
     while too_large - fits > 1 {
@@ -47,13 +58,22 @@ pub fn plan_within(
         0 => "not even one image at a time fits: choose a smaller model".to_owned(),
         n => format!("batch size {n} fits"),
     };
+    let names: Vec<&str> = plans.iter().map(|p| p.name.as_str()).collect();
     Err(FitError {
-        program: plan.name,
+        program: names.join(" + "),
         needed,
         batch,
         available,
         advice,
     })
+}
+
+/// Bytes of all programs' arenas and constants, and of each state once.
+fn needs(plans: &[Plan]) -> usize {
+    let states: HashMap<&str, usize> = (plans.iter().flat_map(|p| &p.states))
+        .map(|s| (s.name.as_str(), s.shape.len() * size_of::<f32>()))
+        .collect();
+    plans.iter().map(Plan::bytes).sum::<usize>() + states.values().sum::<usize>()
 }
 
 #[cfg(test)]
@@ -88,5 +108,28 @@ mod tests {
     fn and_says_when_none_fits() {
         let error = plan_within(plan_of, 8, 399).unwrap_err();
         assert!(error.advice.starts_with("not even one"));
+    }
+
+    #[test]
+    fn programs_together_count_their_shared_states_once() {
+        let state = crate::program::StateRef {
+            name: "w".into(),
+            shape: crate::tensor::Shape::new(&[50]),
+            written: false,
+        };
+        let both = |batch: usize| {
+            let plan = Plan {
+                states: vec![state.clone()],
+                ..plan_of(batch)
+            };
+            [plan.clone(), plan]
+        };
+        assert!(plans_within(both, 2, 2 * 800 + 200).is_ok());
+        let error = plans_within(both, 2, 2 * 800 + 199).unwrap_err();
+        assert_eq!(
+            (error.needed, error.program.as_str()),
+            (1800, "step + step")
+        );
+        assert_eq!(error.advice, "batch size 1 fits");
     }
 }

@@ -5,5 +5,5 @@ mod grad;
 mod plan;
 mod record;
 
-pub use fit::{FitError, plan_within};
+pub use fit::{FitError, plan_within, plans_within};
 pub use record::Tape;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::ebm_programs::{data_init, train_step};
 use super::images::{self, Images};
-use super::states::{StateList, save};
+use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
 use super::{Ended, TrainError};
@@ -23,7 +23,7 @@ use crate::nn::params::ParamSpec;
 use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, Observer, Observers, RunFolder, Start, StopFlag};
-use crate::tape::plan_within;
+use crate::tape::{plan_within, plans_within};
 use crate::tensor::Shape;
 
 /// Chains of a sample grid.
@@ -44,6 +44,7 @@ pub struct EbmTrainer<'d> {
     sampler: Sampler,
     buffer: Option<ReplayBuffer>,
     step: u64,
+    fresh_power_vectors: bool,
 }
 
 impl<'d> EbmTrainer<'d> {
@@ -73,25 +74,26 @@ impl<'d> EbmTrainer<'d> {
             |n: usize, iterations: usize| train_step(&chains_of(n, c.target), c, iterations, false);
         let states = StateList::of(EBM, &record(c.batch_size, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
-        let available = device.available_bytes();
-        let rest = plan_within(
-            |n| record(n, rest_iterations).tape.plan("stage2/update"),
-            c.batch_size,
-            available,
-        )?;
-        let rest = device.prepare(rest)?;
-        let first = device.prepare(
-            record(c.batch_size, first_iterations)
-                .tape
-                .plan("stage2/first"),
-        )?;
-        let start = device.prepare(chains.start().plan("stage2/start"))?;
-        let step_program = device.prepare(
-            chains
-                .step(StepNoise::Generated, false)
-                .plan("stage2/langevin"),
-        )?;
-        let sampler = Sampler::new(device, chains_of(GRID, config.sample.target))?;
+        let grid = chains_of(GRID, config.sample.target);
+        let plans = |n: usize| {
+            let chains = chains_of(n, c.target);
+            let step = chains.step(StepNoise::Generated, false);
+            let [grid_start, grid_step, grid_images] = Sampler::plans(&grid);
+            [
+                record(n, first_iterations).tape.plan("stage2/first"),
+                record(n, rest_iterations).tape.plan("stage2/update"),
+                chains.start().plan("stage2/start"),
+                step.plan("stage2/langevin"),
+                grid_start,
+                grid_step,
+                grid_images,
+            ]
+        };
+        let [first, rest, start, step, grid_start, grid_step, grid_images] =
+            plans_within(plans, c.batch_size, device.available_bytes())?;
+        let [first, rest] = [device.prepare(first)?, device.prepare(rest)?];
+        let [start, step_program] = [device.prepare(start)?, device.prepare(step)?];
+        let sampler = Sampler::prepare(device, grid, [grid_start, grid_step, grid_images])?;
         let (vae_params, _) = chains.params();
         StateList::restore_params(device, vae, VAE, &vae_params)?;
         states.start(device, config.run.seed)?;
@@ -109,6 +111,7 @@ impl<'d> EbmTrainer<'d> {
             sampler,
             buffer: None,
             step: 0,
+            fresh_power_vectors: true,
         };
         if config.ebm.data_init {
             trainer.initialise_from_data()?;
@@ -119,13 +122,18 @@ impl<'d> EbmTrainer<'d> {
     /// One forward pass over the first training batches, concatenated (SPEC section 5, "Init data").
     fn initialise_from_data(&mut self) -> Result<(), TrainError> {
         let batches = self.config.ebm.data_init_batches.max(1);
-        let n = batches * self.chains.n;
+        let plan = |n: usize| {
+            let shape = self.chains.model.image_shape(batches * n);
+            data_init(&self.config.ebm, shape)
+                .tape
+                .plan("stage2/data-init")
+        };
+        let plan = plan_within(plan, self.chains.n, self.device.available_bytes())?;
         let mut x = Vec::new();
         for step in 0..batches {
             x.extend(self.train.training(step as u64)?);
         }
-        let program = data_init(&self.config.ebm, self.chains.model.image_shape(n));
-        let program = self.device.prepare(program.tape.plan("stage2/data-init"))?;
+        let program = self.device.prepare(plan)?;
         self.device.feed(program, "x", &x)?;
         self.device.run(program, Noise::default())?;
         self.device.release(program);
@@ -161,6 +169,8 @@ impl<'d> EbmTrainer<'d> {
         self.states.restore(self.device, checkpoint)?;
         StateList::restore_params(self.device, checkpoint, VAE, &self.vae)?;
         self.step = checkpoint.header().step;
+        self.fresh_power_vectors =
+            self.step == 0 || checkpoint.header().ints.contains_key(FRESH_POWER_VECTORS);
         let mark = checkpoint.header().ints.get("buffer_mark").copied();
         self.open_buffer(buffer, mark)
     }
@@ -198,7 +208,7 @@ impl<'d> EbmTrainer<'d> {
         self.device.run_steps(self.step_program, first, steps)?;
 
         let program = match self.first {
-            Some(first) if self.step == 0 => first,
+            Some(first) if self.fresh_power_vectors => first,
             _ => self.rest,
         };
         self.device.feed(program, "x", &x)?;
@@ -209,6 +219,7 @@ impl<'d> EbmTrainer<'d> {
             buffer.store(self.device, latents)?;
         }
         self.step += 1;
+        self.fresh_power_vectors = false;
         if !read {
             return Ok(None);
         }
@@ -229,7 +240,7 @@ impl<'d> EbmTrainer<'d> {
                 loss,
             });
         }
-        if let Some(first) = self.first.take_if(|_| self.step > 1) {
+        if let Some(first) = self.first.take() {
             self.device.release(first);
         }
         Ok(Some(figures))

@@ -51,6 +51,21 @@ pub enum TrainError {
         /// The value.
         loss: f32,
     },
+    /// Samples with numbers that are not finite.
+    #[error(
+        "{images} of {of} images are not finite after {steps} Langevin steps of size {step_size}: use a smaller \
+         --step-size; if they are not finite with --num-steps 0 either, the model has diverged in training"
+    )]
+    Diverged {
+        /// How many.
+        images: usize,
+        /// Of how many of the batch.
+        of: usize,
+        /// Steps of each chain.
+        steps: usize,
+        /// Their size, eta.
+        step_size: f64,
+    },
     /// Something the configuration and the data do not agree on.
     #[error("{0}")]
     Mismatch(String),

@@ -19,7 +19,7 @@ const CELEBA_BOX: data::Crop = data::Crop::Box {
     bottom: 188,
 };
 
-/// Opens the set that a configuration names.
+/// Opens the set that a configuration names, padded to the size that the model sees.
 pub fn open(config: &Config) -> Result<Splits, TrainError> {
     let d = &config.data;
     let path = || {
@@ -33,16 +33,20 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
     let draws = if d.draws > 0 { d.draws } else { DEFAULT_DRAWS };
     // The images of a generated set are part of the task, not of the run: they do not depend on the run's seed.
     let seed = 0;
+    let (held_out, validation) = match d.valid {
+        0 => (HELD_OUT, Validation::Published),
+        n => (n, Validation::Last(n)),
+    };
     let source = match d.dataset {
         config::DataSet::StackedGlyphs => Source::StackedGlyphs {
             seed,
             train_items: draws,
-            held_out_items: HELD_OUT,
+            held_out_items: held_out,
         },
         config::DataSet::Glyphs => Source::Glyphs {
             seed,
             train_items: draws,
-            held_out_items: HELD_OUT,
+            held_out_items: held_out,
         },
         config::DataSet::Mnist | config::DataSet::FashionMnist => Source::Mnist { dir: path()? },
         config::DataSet::StackedMnist => Source::StackedMnist {
@@ -67,7 +71,14 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             },
         },
     };
-    Ok(source.open(Validation::Published)?)
+    let splits = source.open(validation)?;
+    let pad = padding(splits.train.shape(), config)?;
+    let padded = |part: Arc<dyn Dataset>| data::Padded::around(part, pad);
+    Ok(Splits {
+        train: padded(splits.train),
+        valid: padded(splits.valid),
+        test: splits.test.map(padded),
+    })
 }
 
 /// How a set is padded to the size that the model sees.
@@ -101,13 +112,12 @@ impl Images {
         batch_size: usize,
         stage: config::Stage,
     ) -> Result<Self, TrainError> {
-        let pad = padding(part.shape(), config)?;
         let vae = stage == config::Stage::Vae;
         let options = BatchOptions {
             batch_size,
             seed: config.run.seed,
             flip: config.data.flip,
-            pad,
+            pad: 0,
             binarise: vae && (config.data.binarize || config.vae.decoder == Decoder::Bernoulli),
         };
         Ok(Images {

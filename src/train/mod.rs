@@ -5,7 +5,7 @@ pub mod ebm_programs;
 mod error;
 pub mod images;
 pub mod schedule;
-mod states;
+pub(crate) mod states;
 pub mod vae;
 pub mod vae_programs;
 

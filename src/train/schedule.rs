@@ -24,18 +24,19 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Schedules for a training set that gives `steps_per_epoch` batches. With `config.steps` the run has as many epochs as
-    /// reach it, and its last one may be cut.
+    /// Schedules for a training set that gives `steps_per_epoch` batches. With `config.steps` the run has that many steps, and the
+    /// schedules that count in epochs are stretched to them: an epoch of the schedule is then that part of the steps.
     pub fn new(config: &TrainVae, steps_per_epoch: u64) -> Self {
-        let steps_per_epoch = steps_per_epoch.max(1);
-        let epochs = config
-            .steps
-            .map_or(config.epochs as u64, |s| s.div_ceil(steps_per_epoch));
-        let total_steps = config.steps.unwrap_or(epochs * steps_per_epoch);
+        let epochs = config.epochs.max(1) as u64;
+        let total_steps = config.steps.unwrap_or(epochs * steps_per_epoch.max(1));
+        let schedule_epoch = match config.steps {
+            Some(steps) => steps.div_ceil(epochs).max(1),
+            None => steps_per_epoch.max(1),
+        };
         Schedule {
-            after_warmup: cosine(config, steps_per_epoch, epochs),
+            after_warmup: cosine(config, schedule_epoch, epochs),
             config: config.clone(),
-            steps_per_epoch,
+            steps_per_epoch: schedule_epoch,
             total_steps,
         }
     }
@@ -45,8 +46,8 @@ impl Schedule {
         self.total_steps
     }
 
-    /// The epoch of a step, from 0.
-    pub fn epoch(&self, step: u64) -> u64 {
+    /// The schedule's epoch of a step, from 0.
+    fn epoch(&self, step: u64) -> u64 {
         step / self.steps_per_epoch
     }
 
@@ -138,7 +139,8 @@ mod tests {
         };
         let schedule = Schedule::new(&config, 5);
         assert_eq!(schedule.total_steps(), 23);
-        assert_eq!(schedule.epoch(22), 4);
+        assert_eq!(schedule.epoch(22), 7);
+        assert_eq!(schedule.at(6).learning_rate, schedule.at(5).learning_rate);
         assert_eq!(schedule.at(22).kl, 1.0);
         assert!(schedule.at(22).learning_rate >= 1e-4);
     }

@@ -8,6 +8,9 @@ use crate::nn::params::{ParamSpec, initialise};
 use crate::philox::{self, streams};
 use crate::tensor::Shape;
 
+/// Header entry of a checkpoint whose power vectors are fresh noise: the next step iterates as often as the very first.
+pub(crate) const FRESH_POWER_VECTORS: &str = "fresh_power_vectors";
+
 /// The states of one network in training.
 #[derive(Clone, Debug)]
 pub struct StateList {
@@ -123,7 +126,7 @@ pub fn restore(
 }
 
 /// Saves states with a header; returns where.
-pub(super) fn save(
+pub(crate) fn save(
     device: &mut dyn Device,
     store: &Store,
     header: &Header,

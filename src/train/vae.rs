@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::images::{self, Images};
 use super::schedule::Schedule;
-use super::states::{StateList, save};
+use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae_programs::{
     EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, eval_pass,
     loss_dimensions, prior_samples, train_step,
@@ -20,7 +20,7 @@ use crate::nn::Mode;
 use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, MetricsWriter, Observer, Observers, RunFolder, StopFlag};
-use crate::tape::plan_within;
+use crate::tape::plans_within;
 
 /// Images of a sample grid.
 const GRID: usize = 64;
@@ -52,7 +52,9 @@ pub struct VaeTrainer<'d> {
     eval: ProgramId,
     grid: ProgramId,
     step: u64,
-    best: f64,
+    fresh_power_vectors: bool,
+    /// The least validation figure so far, and after which step.
+    best: (f64, u64),
 }
 
 impl<'d> VaeTrainer<'d> {
@@ -82,23 +84,20 @@ impl<'d> VaeTrainer<'d> {
         };
         let states = StateList::of(VAE, &record(batch, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
-        let build = |name: &'static str, iterations: usize| {
-            move |n: usize| record(n, iterations).tape.plan(name)
+        let plans = |n: usize| {
+            let eval = eval_pass(&model, bits, n, NoiseSource::Streams(EVAL_STREAM));
+            let source = NoiseSource::Streams(SAMPLE_STREAM);
+            let grid = prior_samples(&model, GRID, 1.0, Mode::Eval, source);
+            [
+                record(n, first_iterations).tape.plan("stage1/first"),
+                record(n, rest_iterations).tape.plan("stage1/train"),
+                eval.tape.plan("stage1/eval"),
+                grid.tape.plan("stage1/samples"),
+            ]
         };
-        let available = device.available_bytes();
-        let rest = plan_within(build("stage1/train", rest_iterations), batch, available)?;
-        let rest = device.prepare(rest)?;
-        let first = device.prepare(build("stage1/first", first_iterations)(batch))?;
-        let eval = eval_pass(&model, bits, batch, NoiseSource::Streams(EVAL_STREAM));
-        let eval = device.prepare(eval.tape.plan("stage1/eval"))?;
-        let grid = prior_samples(
-            &model,
-            GRID,
-            1.0,
-            Mode::Eval,
-            NoiseSource::Streams(SAMPLE_STREAM),
-        );
-        let grid = device.prepare(grid.tape.plan("stage1/samples"))?;
+        let [first, rest, eval, grid] = plans_within(plans, batch, device.available_bytes())?;
+        let [first, rest] = [device.prepare(first)?, device.prepare(rest)?];
+        let [eval, grid] = [device.prepare(eval)?, device.prepare(grid)?];
         states.start(device, config.run.seed)?;
         Ok(VaeTrainer {
             device,
@@ -113,7 +112,8 @@ impl<'d> VaeTrainer<'d> {
             eval,
             grid,
             step: 0,
-            best: f64::INFINITY,
+            fresh_power_vectors: true,
+            best: (f64::INFINITY, 0),
         })
     }
 
@@ -130,13 +130,12 @@ impl<'d> VaeTrainer<'d> {
     /// Goes on from a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.states.restore(self.device, checkpoint)?;
-        self.step = checkpoint.header().step;
-        self.best = checkpoint
-            .header()
-            .floats
-            .get("best_nelbo")
-            .copied()
-            .unwrap_or(f64::INFINITY);
+        let header = checkpoint.header();
+        self.step = header.step;
+        self.fresh_power_vectors = self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
+        let nelbo = header.floats.get("best_nelbo").copied();
+        let step = header.ints.get("best_step").copied();
+        self.best = (nelbo.unwrap_or(f64::INFINITY), step.unwrap_or(0));
         Ok(())
     }
 
@@ -147,7 +146,7 @@ impl<'d> VaeTrainer<'d> {
     ) -> Result<Option<[(&'static str, f64); 7]>, TrainError> {
         let coefficients = self.schedule.at(self.step);
         let program = match self.first {
-            Some(first) if self.step == 0 => first,
+            Some(first) if self.fresh_power_vectors => first,
             _ => self.rest,
         };
         let x = self.train.training(self.step)?;
@@ -168,6 +167,7 @@ impl<'d> VaeTrainer<'d> {
         };
         device.run(program, noise)?;
         self.step += 1;
+        self.fresh_power_vectors = false;
         if !read {
             return Ok(None);
         }
@@ -190,7 +190,7 @@ impl<'d> VaeTrainer<'d> {
                 loss,
             });
         }
-        if let Some(first) = self.first.take_if(|_| self.step > 1) {
+        if let Some(first) = self.first.take() {
             device.release(first);
         }
         Ok(Some(figures))
@@ -235,11 +235,11 @@ impl<'d> VaeTrainer<'d> {
         let header = Header {
             stage: Stage::Vae.name().into(),
             step: self.step,
-            epoch: self.schedule.epoch(self.step),
+            epoch: self.step / self.train.batches_per_epoch().max(1) as u64,
             seed: self.config.run.seed,
             config: self.config.to_toml()?,
-            ints: BTreeMap::new(),
-            floats: BTreeMap::from([("best_nelbo".to_owned(), self.best)]),
+            ints: BTreeMap::from([("best_step".to_owned(), self.best.1)]),
+            floats: BTreeMap::from([("best_nelbo".to_owned(), self.best.0)]),
         };
         save(self.device, folder.store(), &header, &self.states.all())
     }
@@ -268,6 +268,10 @@ impl<'d> VaeTrainer<'d> {
     ) -> Result<Ended, TrainError> {
         let c = self.config.train_vae.clone();
         let total = self.schedule.total_steps();
+        // A process that was killed right after it had saved its best step did not come to mark it.
+        if folder.store().path(self.best.1).is_file() {
+            folder.store().mark_best(self.best.1)?;
+        }
         let mut metrics = folder.metrics(self.step, c.log_every)?;
         let mut observers = Observers(vec![observer, &mut metrics]);
         let started = Instant::now();
@@ -290,8 +294,10 @@ impl<'d> VaeTrainer<'d> {
             let mut best = false;
             if validate {
                 let v = self.validate()?;
-                best = v.nelbo < self.best;
-                self.best = self.best.min(v.nelbo);
+                best = v.nelbo < self.best.0;
+                if best {
+                    self.best = (v.nelbo, self.step);
+                }
                 observers.event(Event::Validation {
                     step: self.step,
                     scalars: &[

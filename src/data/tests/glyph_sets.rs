@@ -24,7 +24,7 @@ fn the_bytes_are_fixed() {
         });
     assert_eq!(hash, FIXED_BYTES, "{hash:#x}");
 }
-const FIXED_BYTES: u64 = 0xef4d_1c07_525a_3df0;
+const FIXED_BYTES: u64 = 0xaca2_a005_dfd9_d830;
 
 #[test]
 fn labels_are_uniform() {
@@ -48,18 +48,20 @@ fn stroke_and_place_vary_but_stay_inside() {
     let (mut inks, mut at_border) = (Vec::new(), 0.0);
     for index in 0..set.len() {
         let pixels = item(&set, index);
-        let ink: f64 = pixels.iter().map(|&v| f64::from(v)).sum();
+        // Ink above the paper: what the stroke adds.
+        let above = |v: u8| f64::from(v) - 0.2 * 255.0;
+        let ink: f64 = pixels.iter().map(|&v| above(v)).sum();
         inks.push(ink);
         let border = |i: &usize| matches!(i % 16, 0 | 15) || matches!(i / 16, 0 | 15);
         at_border += (0..256)
             .filter(border)
-            .map(|i| f64::from(pixels[i]))
+            .map(|i| above(pixels[i]))
             .sum::<f64>()
             / ink;
         assert!(pixels.iter().any(|&v| v > 150), "item {index} is faint");
     }
     let mean = inks.iter().sum::<f64>() / inks.len() as f64 / (255.0 * 256.0);
-    assert!((0.08..0.25).contains(&mean), "mean {mean}");
+    assert!((0.048..0.15).contains(&mean), "mean {mean}");
     let cut = at_border / set.len() as f64;
     assert!(cut < 0.01, "{cut} of the ink lies on the border");
 }

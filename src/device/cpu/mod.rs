@@ -23,6 +23,8 @@ pub mod parallel;
 pub mod pointwise;
 pub mod resample;
 pub mod simd;
+pub mod slices;
+pub mod sums;
 #[cfg(test)]
 mod testing;
 pub mod vmath;

@@ -39,6 +39,30 @@ pub fn cases() -> Vec<Case> {
             move |r, x| vec![sum_to(r, x[0], b)],
         ));
     }
+    for small in [vec![3], vec![]] {
+        let (empty, b) = (Shape::new(&[0, 3]), Shape::new(&small));
+        cases.push(Case::new(
+            format!("nothing and {b}"),
+            vec![input(empty), input(b)],
+            |r, x| vec![mul(r, x[0], x[1])],
+        ));
+    }
+    // More than one chunk and more than one block of columns, with axes that repeat on either side.
+    let large = Shape::new(&[2, 33, 31, 70]);
+    for small in [
+        vec![70],
+        vec![2, 1, 1, 70],
+        vec![33, 1, 1],
+        vec![2, 1, 1, 1],
+        vec![],
+    ] {
+        let b = Shape::new(&small);
+        cases.push(Case::new(
+            format!("large product, b {b}"),
+            vec![input(large), input(b)],
+            |r, x| vec![mul(r, x[0], x[1])],
+        ));
+    }
     cases.push(Case::new(
         "sum of three",
         vec![input([3, 3]), input([3, 3]), input([3, 3])],

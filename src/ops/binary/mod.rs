@@ -5,6 +5,7 @@
 
 pub mod cases;
 mod cpu;
+mod runs;
 mod sum;
 
 pub use sum::{broadcast_to, sum_of, sum_to};

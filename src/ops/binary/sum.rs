@@ -100,10 +100,6 @@ impl Op for SumTo {
         cpu::sum_to(self, io);
     }
 
-    fn workspace(&self, shapes: Shapes<'_>) -> usize {
-        cpu::sum_to_workspace(self, shapes)
-    }
-
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
             broadcast_to(cx.recorder, cx.cotangent(0), cx.input_shape(0))
@@ -131,7 +127,7 @@ impl Op for BroadcastTo {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::broadcast_to(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cpu;
 use crate::ensure_shape;
 use crate::ops::unary::{Function, sigmoid};
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
@@ -18,7 +19,7 @@ pub(super) struct Bernoulli {
 /// `(dlogits, dx)` from `(logits, x, dlog_p)`: `dlog_p (x - sigma(l))` and `dlog_p l`, zero at the border.
 #[derive(Debug)]
 pub(super) struct BernoulliGrad {
-    crop: usize,
+    pub crop: usize,
 }
 
 /// Calls `visit(sample, element, whether it counts)` for every element of an image batch.
@@ -69,7 +70,7 @@ impl Op for Bernoulli {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::bernoulli(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -109,7 +110,7 @@ impl Op for BernoulliGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::bernoulli_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

@@ -4,6 +4,7 @@
 //! true values before them, `m_G = mean_1 + c_0 y_R`, `m_B = mean_2 + c_1 y_R + c_2 y_G`. Colours are independent given those;
 //! `log_p = logsumexp_k(log_softmax(pi)_k + sum over colours)`, summed over pixels.
 
+use super::cpu;
 use super::logistic::{Bin, Layout, bin};
 use crate::ensure_shape;
 use crate::ops::loss::log_sum_exp;
@@ -23,7 +24,7 @@ pub(super) struct Dmol {
 /// `dlogits` from `(logits, x, dlog_p)`.
 #[derive(Debug)]
 pub(super) struct DmolGrad {
-    bits: u32,
+    pub bits: u32,
 }
 
 /// FLOPs of one component of one colour: five logistic functions or their kin, and some arithmetic.
@@ -53,6 +54,45 @@ fn component<T: Real>(logits: &[T], y: [T; 3], k: usize, levels: T) -> ([Bin<T>;
 
 fn score<T: Real>(logits: &[T], k: usize, bins: &[Bin<T>; 3]) -> T {
     logits[k] + bins[0].log_p + bins[1].log_p + bins[2].log_p
+}
+
+/// The log-probability of one pixel.
+pub(super) fn log_prob<T: Real>(bits: u32, logits: &[T], x: &[T]) -> T {
+    let components = Layout::of_channels(logits.len()).components;
+    let y = pixel(x);
+    let scores: Vec<T> = (0..components)
+        .map(|k| score(logits, k, &component(logits, y, k, levels(bits)).0))
+        .collect();
+    log_sum_exp(scores.iter().copied()) - log_sum_exp(logits[..components].iter().copied())
+}
+
+/// The gradient of `dlog_p` times the log-probability of one pixel.
+pub(super) fn gradient<T: Real>(bits: u32, logits: &[T], x: &[T], dlog_p: T, dlogits: &mut [T]) {
+    let at = Layout::of_channels(logits.len());
+    let y = pixel(x);
+    let components: Vec<_> = (0..at.components)
+        .map(|k| component(logits, y, k, levels(bits)))
+        .collect();
+    let scores: Vec<T> = (components.iter().enumerate())
+        .map(|(k, (bins, _))| score(logits, k, bins))
+        .collect();
+    let evidence = log_sum_exp(scores.iter().copied());
+    let mass = log_sum_exp(logits[..at.components].iter().copied());
+    for (k, (bins, c)) in components.iter().enumerate() {
+        let responsibility = (scores[k] - evidence).exp();
+        dlogits[k] = dlog_p * (responsibility - (logits[k] - mass).exp());
+        let weight = dlog_p * responsibility;
+        for (colour, bin) in bins.iter().enumerate() {
+            dlogits[at.mean(colour, k)] = weight * bin.by_mean;
+            dlogits[at.log_scale(colour, k)] = weight * bin.by_log_scale;
+        }
+        let [_, green, blue] = bins.map(|bin| weight * bin.by_mean);
+        let slopes = [green * y[0], blue * y[0], blue * y[1]];
+        for (colour, slope) in slopes.into_iter().enumerate() {
+            let tanh_slope = T::one() - c[colour] * c[colour];
+            dlogits[at.coefficient(colour, k)] = slope * tanh_slope;
+        }
+    }
 }
 
 fn check(logits: Shape, x: Shape) -> Result<(), ShapeError> {
@@ -92,18 +132,12 @@ impl Op for Dmol {
         let positions = (shape[1] * shape[2]).max(1);
         let pixels = logits.chunks_exact(shape.last()).zip(x.chunks_exact(3));
         for (p, (logits, x)) in pixels.enumerate() {
-            let components = Layout::of_channels(logits.len()).components;
-            let y = pixel(x);
-            let scores: Vec<T> = (0..components)
-                .map(|k| score(logits, k, &component(logits, y, k, levels(self.bits)).0))
-                .collect();
-            log_p[p / positions] += log_sum_exp(scores.iter().copied())
-                - log_sum_exp(logits[..components].iter().copied());
+            log_p[p / positions] += log_prob(self.bits, logits, x);
         }
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::dmol(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -136,46 +170,18 @@ impl Op for DmolGrad {
 
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
         let (logits, x, dlog_p) = (io.input(0), io.input(1), io.input(2));
-        let shape = io.input_shape(0);
+        let (shape, bits) = (io.input_shape(0), self.bits);
         let channels = shape.last();
-        let at = Layout::of_channels(channels);
         let positions = (shape[1] * shape[2]).max(1);
-        let tensors = logits.chunks_exact(channels).zip(x.chunks_exact(3));
-        for (p, (dlogits, (logits, x))) in
-            (io.out().chunks_exact_mut(channels).zip(tensors)).enumerate()
-        {
-            let dlog_p = dlog_p[p / positions];
-            let y = pixel(x);
-            let components: Vec<_> = (0..at.components)
-                .map(|k| component(logits, y, k, levels(self.bits)))
-                .collect();
-            let scores: Vec<T> = (components.iter().enumerate())
-                .map(|(k, (bins, _))| score(logits, k, bins))
-                .collect();
-            let evidence = log_sum_exp(scores.iter().copied());
-            let mass = log_sum_exp(logits[..at.components].iter().copied());
-            for (k, (bins, c)) in components.iter().enumerate() {
-                let responsibility = (scores[k] - evidence).exp();
-                dlogits[k] = dlog_p * (responsibility - (logits[k] - mass).exp());
-                let weight = dlog_p * responsibility;
-                for (colour, bin) in bins.iter().enumerate() {
-                    dlogits[at.mean(colour, k)] = weight * bin.by_mean;
-                    dlogits[at.log_scale(colour, k)] = weight * bin.by_log_scale;
-                }
-                let [_, green, blue] = bins.map(|bin| weight * bin.by_mean);
-                for (colour, slope) in [green * y[0], blue * y[0], blue * y[1]]
-                    .into_iter()
-                    .enumerate()
-                {
-                    let tanh_slope = T::one() - c[colour] * c[colour];
-                    dlogits[at.coefficient(colour, k)] = slope * tanh_slope;
-                }
-            }
+        let pixels = logits.chunks_exact(channels).zip(x.chunks_exact(3));
+        let gradients = io.out().chunks_exact_mut(channels);
+        for (p, (dlogits, (logits, x))) in gradients.zip(pixels).enumerate() {
+            gradient(bits, logits, x, dlog_p[p / positions], dlogits);
         }
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::dmol_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

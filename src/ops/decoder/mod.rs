@@ -6,6 +6,7 @@
 mod bernoulli;
 mod bits;
 pub mod cases;
+mod cpu;
 mod dmol;
 mod dmol_sample;
 mod logistic;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cpu;
 use crate::ensure_shape;
 use crate::ops::latent::gaussian::{Gaussian, Law, check, elements};
 use crate::ops::unary::Function;
@@ -61,7 +62,7 @@ impl Op for NormalSample {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::normal_sample(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -109,7 +110,7 @@ impl Op for NormalSampleGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::normal_sample_grad(self, io);
     }
 
     /// Second derivatives are never asked for.
@@ -146,7 +147,7 @@ impl Op for NormalMean {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::normal_mean(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -188,7 +189,7 @@ impl Op for NormalMeanGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::normal_mean_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

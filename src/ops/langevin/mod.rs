@@ -3,6 +3,7 @@
 //! `g` is the gradient of the chain's own energy (the sum over chains, not their mean). No acceptance step, no clipping.
 
 pub mod cases;
+mod cpu;
 
 use std::sync::Arc;
 
@@ -101,7 +102,7 @@ impl Op for Update {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::update(self, io);
     }
 
     fn reads_noise(&self) -> bool {

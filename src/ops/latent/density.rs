@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cpu;
 use super::gaussian::{Gaussian, Law, check, elements, per_sample};
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
@@ -24,8 +25,10 @@ pub(crate) struct LogProb {
 /// `dx = -dlog_p d / sigma`, doubled for images.
 #[derive(Debug)]
 pub(super) struct LogProbGrad {
-    law: Law,
-    image: bool,
+    /// As in [`LogProb`].
+    pub law: Law,
+    /// As in [`LogProb`].
+    pub image: bool,
 }
 
 /// The point whose density is asked for.
@@ -55,7 +58,7 @@ impl Op for LogProb {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::log_prob(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -103,7 +106,7 @@ impl Op for LogProbGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::log_prob_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

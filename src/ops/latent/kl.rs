@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cpu;
 use super::gaussian::{Element, Gaussian, Law, elements, per_sample};
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
@@ -27,7 +28,7 @@ pub(super) struct Divergence(pub Keep);
 /// With `d = (mu_q - mu_p) / sigma_p` and the slopes of the parameters: `dm_q = -dm_p = dkl d / sigma_p`,
 /// `ds_q = dkl (sigma_q / sigma_p^2 - 1 / sigma_q)`, `ds_p = dkl (1 - d^2 - (sigma_q / sigma_p)^2) / sigma_p`.
 #[derive(Debug)]
-pub(super) struct DivergenceGrad(Keep);
+pub(super) struct DivergenceGrad(pub Keep);
 
 impl Keep {
     /// Where an element's divergence goes.
@@ -91,7 +92,7 @@ impl Op for Divergence {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::divergence(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -140,7 +141,7 @@ impl Op for DivergenceGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::divergence_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

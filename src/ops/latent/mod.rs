@@ -7,9 +7,11 @@
 //! The 0.01 belongs to the model: the prior of the first group, made from zeros, has sigma 1.01.
 
 pub mod cases;
+pub(crate) mod cpu;
 mod density;
 pub(crate) mod gaussian;
 mod kl;
+pub(crate) mod lanes;
 mod sample;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cpu;
 use super::gaussian::{Gaussian, Law, check, elements, per_sample};
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
@@ -22,8 +23,9 @@ pub(super) struct Sample {
 /// `deps = dz sigma - dlog_p eps`; with `dsigma = dz eps - dlog_p / sigma`, each times its slope: `dm = dz`, `ds = dsigma`.
 #[derive(Debug)]
 pub(super) struct SampleGrad {
-    law: Law,
-    density: bool,
+    pub law: Law,
+    /// Whether the log-density has a gradient too.
+    pub density: bool,
 }
 
 impl Op for Sample {
@@ -54,7 +56,7 @@ impl Op for Sample {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::sample(self, io);
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -105,7 +107,7 @@ impl Op for SampleGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::sample_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

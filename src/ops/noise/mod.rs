@@ -7,6 +7,7 @@
 pub mod cases;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::device::cpu::slices::{CHUNK, for_each_task};
 use crate::ensure_shape;
 use crate::philox;
 use crate::program::{Cost, Io, Noise};
@@ -84,10 +85,16 @@ impl Op for Draw {
     fn cpu(&self, io: &mut Io<'_, f32>) {
         let Noise { seed, step, .. } = io.noise;
         let first = first_element(&io.noise, self.shape);
-        match self.law {
-            Law::Uniform => philox::fill_uniform(io.out(), seed, self.stream, step, first),
-            Law::Normal => philox::fill_normal(io.out(), seed, self.stream, step, first),
-        }
+        let y = io.out();
+        let flops = DRAW_FLOPS as u64 * y.len() as u64;
+        let tasks = y.chunks_mut(CHUNK).enumerate().collect();
+        for_each_task(tasks, flops, |(i, y): (usize, &mut [f32])| {
+            let first = first + (i * CHUNK) as u64;
+            match self.law {
+                Law::Uniform => philox::fill_uniform(y, seed, self.stream, step, first),
+                Law::Normal => philox::fill_normal(y, seed, self.stream, step, first),
+            }
+        });
     }
 
     fn reads_noise(&self) -> bool {

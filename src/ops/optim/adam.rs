@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use super::{arguments, check, correction};
+use super::{Piece, arguments, check, correction, update};
+use crate::device::cpu::simd::{self, Kernel, Simd};
+use crate::device::cpu::slices::{load, store};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::program::{Cost, Io};
@@ -160,7 +162,23 @@ impl Op for AdamClip {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        let (settings, isa) = (self.0, simd::isa());
+        let count = io.updates.len() / 3;
+        let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
+        let rate = learning_rate / correction(settings.beta1, t);
+        let root = correction(settings.beta2, t).sqrt();
+        let clip = (settings.clip)
+            .and_then(|clip| Some((clip.scale(settings.beta2, t)?, clip.floor as f32)));
+        update(io, |piece| {
+            let kernel = Native {
+                settings,
+                rate,
+                root,
+                clip,
+                piece,
+            };
+            simd::dispatch(isa, kernel);
+        });
     }
 
     /// It has no outputs, so nobody asks.
@@ -212,5 +230,57 @@ impl Op for ClippedGradients {
     /// It looks at gradients; none flows through it.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
+    }
+}
+
+/// The update of one piece.
+struct Native<'a, 'b> {
+    settings: AdamSettings,
+    rate: f32,
+    /// The root of `1 - beta2^t`.
+    root: f32,
+    /// Factor of `sqrt(v)` and summand of the bound.
+    clip: Option<(f32, f32)>,
+    piece: &'a mut Piece<'b>,
+}
+
+impl Kernel for Native<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let splat = |v: f64| s.splat(v as f32);
+        let AdamSettings {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            ..
+        } = self.settings;
+        let (decay, eps) = (splat(weight_decay), splat(eps));
+        let (rate, to_unbiased) = (s.splat(self.rate), s.splat(1.0 / self.root));
+        let (beta1, fresh1) = (splat(beta1), splat(1.0 - beta1));
+        let (beta2, fresh2) = (splat(beta2), splat(1.0 - beta2));
+        let zero = s.splat(0.0);
+        let Piece {
+            g,
+            p,
+            first,
+            second,
+        } = self.piece;
+        for at in (0..p.len()).step_by(S::LANES) {
+            let (old, v) = (load(s, p, at), load(s, second, at));
+            let mut g = load(s, g, at);
+            if let Some((scale, floor)) = self.clip {
+                let bound = s.fma(s.splat(scale), s.sqrt(v), s.splat(floor));
+                // `min` and `max` give their second operand where it is not a number.
+                g = s.max(s.sub(zero, bound), s.min(bound, g));
+            }
+            let g = s.fma(decay, old, g);
+            let m = s.fma(beta1, load(s, first, at), s.mul(fresh1, g));
+            let v = s.fma(beta2, v, s.mul(fresh2, s.mul(g, g)));
+            let divisor = s.fma(s.sqrt(v), to_unbiased, eps);
+            store(s, first, at, m);
+            store(s, second, at, v);
+            store(s, p, at, s.fnma(rate, s.div(m, divisor), old));
+        }
     }
 }

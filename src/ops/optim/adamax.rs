@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use super::{arguments, check, correction};
+use super::{Piece, arguments, check, correction, update};
+use crate::device::cpu::simd::{self, Kernel, Simd};
+use crate::device::cpu::slices::{load, store};
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -88,7 +90,18 @@ impl Op for Adamax {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        let (settings, isa) = (self.0, simd::isa());
+        let count = io.updates.len() / 3;
+        let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
+        let rate = learning_rate / correction(settings.beta1, t);
+        update(io, |piece| {
+            let kernel = Native {
+                settings,
+                rate,
+                piece,
+            };
+            simd::dispatch(isa, kernel);
+        });
     }
 
     /// It has no outputs, so nobody asks.
@@ -101,6 +114,43 @@ impl Op for Adamax {
         Cost {
             flops: 11.0 * elements as f64,
             bytes: compulsory_bytes(shapes),
+        }
+    }
+}
+
+/// The update of one piece.
+struct Native<'a, 'b> {
+    settings: AdamaxSettings,
+    rate: f32,
+    piece: &'a mut Piece<'b>,
+}
+
+impl Kernel for Native<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let splat = |v: f64| s.splat(v as f32);
+        let AdamaxSettings {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        } = self.settings;
+        let (decay, eps, rate) = (splat(weight_decay), splat(eps), s.splat(self.rate));
+        let (beta1, fresh, beta2) = (splat(beta1), splat(1.0 - beta1), splat(beta2));
+        let Piece {
+            g,
+            p,
+            first,
+            second,
+        } = self.piece;
+        for at in (0..p.len()).step_by(S::LANES) {
+            let old = load(s, p, at);
+            let g = s.fma(decay, old, load(s, g, at));
+            let m = s.fma(beta1, load(s, first, at), s.mul(fresh, g));
+            let u = s.max(s.mul(beta2, load(s, second, at)), s.add(s.abs(g), eps));
+            store(s, first, at, m);
+            store(s, second, at, u);
+            store(s, p, at, s.fnma(rate, s.div(m, u), old));
         }
     }
 }

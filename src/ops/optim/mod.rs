@@ -11,7 +11,9 @@ pub use adam::{AdamSettings, Clip, adam_clip, clipped_gradients};
 pub use adamax::{AdamaxSettings, adamax};
 
 use super::{Op, ShapeError, Shapes, Var};
+use crate::device::cpu::slices::for_each_task;
 use crate::ensure_shape;
+use crate::program::Io;
 use crate::real::Real;
 
 /// The kernels of this folder.
@@ -66,4 +68,45 @@ fn arguments(
 /// `1 - beta^t`, what a moment that started at zero lacks; in `f64`, since in the first steps almost nothing is left of the 1.
 fn correction<T: Real>(beta: f64, t: T) -> T {
     T::of(1.0 - beta.powf(t.f64()))
+}
+
+/// One piece of a parameter and what belongs to it.
+struct Piece<'a> {
+    g: &'a [f32],
+    p: &'a mut [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
+
+/// Elements of a piece: what stays in the first-level cache.
+const PIECE: usize = 2048;
+
+/// Cuts all parameters and their companions into pieces, in order.
+fn pieces<'a>(io: &'a mut Io<'_, f32>) -> Vec<Piece<'a>> {
+    let count = io.updates.len() / 3;
+    let (params, moments) = io.updates.split_at_mut(count);
+    let (first, second) = moments.split_at_mut(count);
+    let states = params.iter_mut().zip(first).zip(second);
+    let mut pieces = Vec::new();
+    for (((p, first), second), (g, _)) in states.zip(io.inputs) {
+        let moments = first.0.chunks_mut(PIECE).zip(second.0.chunks_mut(PIECE));
+        let values = p.0.chunks_mut(PIECE).zip(g.chunks(PIECE));
+        pieces.extend(values.zip(moments).map(|((p, g), (first, second))| Piece {
+            g,
+            p,
+            first,
+            second,
+        }));
+    }
+    pieces
+}
+
+/// Runs an update on all pieces, a group of them in each task.
+fn update(io: &mut Io<'_, f32>, work: impl Fn(&mut Piece<'_>) + Sync + Send) {
+    let elements: usize = io.updates.iter().map(|(p, _)| p.len() / 3).sum();
+    let mut pieces = pieces(io);
+    let tasks = pieces.chunks_mut(8).collect();
+    for_each_task(tasks, 32 * elements as u64, |group: &mut [Piece<'_>]| {
+        group.iter_mut().for_each(&work);
+    });
 }

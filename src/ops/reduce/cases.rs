@@ -11,6 +11,7 @@ pub fn cases() -> Vec<Case> {
         vec![1, 65],
         vec![9, 1],
         vec![4],
+        vec![2, 40, 50, 9],
         vec![2, 0, 3],
     ] {
         let x = input(&extents[..]);

@@ -3,6 +3,7 @@
 pub mod cases;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::device::cpu::sums::row_sums;
 use crate::ensure_shape;
 use crate::program::{Cost, Io};
 use crate::real::Real;
@@ -64,13 +65,13 @@ impl Op for Reduce {
         }
     }
 
-    /// Accumulates in `f64`: these sums are losses and log-densities, of which small differences matter.
+    /// Totals in `f64`: these sums are losses and log-densities, of which small differences matter.
     fn cpu(&self, io: &mut Io<'_, f32>) {
         let x = io.input(0);
         let y = io.out();
-        let row = x.len() / y.len().max(1);
-        for (n, y) in y.iter_mut().enumerate() {
-            let sum: f64 = x[n * row..][..row].iter().map(|x| f64::from(*x)).sum();
+        let sums = row_sums(x, x.len() / y.len().max(1));
+        y.fill(0.0);
+        for (y, sum) in y.iter_mut().zip(sums) {
             *y = (self.scale * sum) as f32;
         }
     }

@@ -6,6 +6,7 @@
 //! `u` and `v` are constants in the gradient: `dW = dsigma u v^T`.
 
 pub mod cases;
+mod cpu;
 mod max_abs;
 
 use std::sync::Arc;
@@ -120,7 +121,12 @@ impl Op for SigmaSum {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::sigma_sum(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        // A vector like each `u`, so that weights can be worked on side by side.
+        shapes.updates.iter().map(Shape::len).sum()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -166,7 +172,7 @@ impl Op for SigmaSumGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::sigma_sum_grad(self, io);
     }
 
     /// Second derivatives are never asked for.

@@ -31,6 +31,11 @@ pub fn cases() -> Vec<Case> {
             move |r, x| vec![unary(r, f, x[0])],
         ));
     }
+    cases.push(Case::new(
+        "more than a chunk",
+        vec![input([5, 4001])],
+        |r, x| vec![unary(r, Function::Swish, x[0])],
+    ));
     for (f, low, high) in [
         (Function::Elu, 0.1, 3.0),
         (Function::Elu, -4.0, -0.1),

@@ -3,6 +3,8 @@
 pub mod cases;
 mod cpu;
 
+pub(crate) use cpu::{soft_clamp, soft_clamp_slope};
+
 use super::{
     ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };

@@ -5,6 +5,7 @@
 //! `dw = mask (gain dy - gain dot / ((|v| + 1e-5) |v|) v)`; a filter of zeros takes the first term alone.
 
 pub mod cases;
+mod cpu;
 
 use std::sync::Arc;
 
@@ -121,7 +122,11 @@ impl Op for WeightNorm {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::forward(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::workspace(shapes.inputs[0].last())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -186,7 +191,11 @@ impl Op for WeightNormGrad {
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
-        self.reference(io);
+        cpu::backward(self, io);
+    }
+
+    fn workspace(&self, shapes: Shapes<'_>) -> usize {
+        cpu::workspace(shapes.inputs[0].last())
     }
 
     /// Second derivatives are never asked for.

@@ -1,11 +1,11 @@
-//! The demo's report, for people and for machines.
+//! The report of a run, for people and for machines.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::quality::Quality;
 use crate::checkpoint::replace_file;
-use crate::eval::quality::Quality;
 use crate::train::TrainError;
 
 /// Seconds of each phase.
@@ -17,20 +17,18 @@ pub struct Seconds {
     pub vae: f64,
     /// Stage 2.
     pub ebm: f64,
-    /// Drawing samples.
+    /// Drawing samples and measuring them.
     pub sampling: f64,
-    /// Measuring them.
-    pub measuring: f64,
 }
 
 impl Seconds {
     /// All phases.
     pub fn total(&self) -> f64 {
-        self.classifier + self.vae + self.ebm + self.sampling + self.measuring
+        self.classifier + self.vae + self.ebm + self.sampling
     }
 }
 
-/// All figures of a demo run.
+/// All figures of a run.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Report {
     /// Held-out data: what perfect samples would get.
@@ -104,9 +102,9 @@ impl Report {
         }
         text += &format!(
             "\n{} images in each row, both models from the same starting noise; labels and features from a classifier\n\
-             that gets {:.2}% of held-out labels right. Modes: of 1,000, higher is better; KL: samples to the data's law\n\
+             that gets {:.2}% of held-out labels right. Modes: higher is better; KL: samples to the data's law\n\
              over modes, in nats, lower is better; confidence: of the classifier, data's is the goal; Frechet: distance of\n\
-             features to 10,000 training images, lower is better. Seed {}, {:.0} seconds in all.\n",
+             features to training images, lower is better. Seed {}, {:.0} seconds in all.\n",
             self.samples,
             100.0 * self.classifier_accuracy,
             self.seed,

@@ -1,0 +1,263 @@
+//! A trained run against its own VAE and against held-out data: the same number of images each, one yardstick, one picture.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::classifier::{Classifier, Labels, Training};
+use super::quality::{Quality, Yardstick};
+use crate::checkpoint::Checkpoint;
+use crate::config::{Config, DataSet};
+use crate::data::picture::{GridOptions, Picture};
+use crate::data::{Dataset, ImageShape, Splits, read_f32};
+use crate::device::Device;
+use crate::langevin::programs::{Chains, EBM};
+use crate::langevin::sampler::Sampler;
+use crate::nvae::Nvae;
+use crate::program::Noise;
+use crate::run::{Event, Observer, StopFlag};
+use crate::train::vae::image_shape;
+use crate::train::vae_programs::VAE;
+use crate::train::{StateList, TrainError};
+
+/// Training images that the Fréchet distance is measured to.
+const REFERENCE: usize = 10_000;
+/// Chains that are sampled together.
+const BATCH: usize = 100;
+/// Images of each kind in the picture.
+const SHOWN: usize = 36;
+/// Steps of one chain in the picture.
+const PATH: usize = 9;
+/// Steps of the classifier's training.
+const CLASSIFIER_STEPS: u64 = 500;
+
+/// The seed's offset for sampling, so that no chain repeats one of the training.
+const SAMPLING_SEED: u64 = 0x5a3d;
+
+/// Samples of both models from the same starting noise.
+struct Samples {
+    vae: Vec<f32>,
+    vaebm: Vec<f32>,
+    path: Vec<f32>,
+}
+
+/// Figures of data, VAE and VAEBM.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    /// Held-out data.
+    pub data: Quality,
+    /// The VAE.
+    pub vae: Quality,
+    /// The VAEBM.
+    pub vaebm: Quality,
+    /// The classifier's accuracy on held-out images.
+    pub accuracy: f64,
+}
+
+/// Draws `count` samples of both models of a stage-2 checkpoint, measures them and held-out data, and paints the picture.
+///
+/// `None` if it was asked to stop.
+pub fn compare(
+    config: &Config,
+    device: &mut dyn Device,
+    checkpoint: &Checkpoint,
+    yardstick: &Yardstick,
+    splits: &Splits,
+    count: usize,
+    observer: &mut dyn Observer,
+    stop: &StopFlag,
+) -> Result<Option<(Comparison, Picture)>, TrainError> {
+    let Some(samples) = samples(config, device, checkpoint, count, observer, stop)? else {
+        return Ok(None);
+    };
+    let held_out = first(&splits.valid, count.min(splits.valid.len()))?;
+    let comparison = Comparison {
+        data: yardstick.measure(device, &held_out)?,
+        vae: yardstick.measure(device, &samples.vae)?,
+        vaebm: yardstick.measure(device, &samples.vaebm)?,
+        accuracy: yardstick.accuracy(),
+    };
+    Ok(Some((comparison, picture(config, &held_out, &samples))))
+}
+
+/// Trains the classifier on a configuration's set and measures reference features of training images.
+pub fn yardstick(
+    config: &Config,
+    device: &mut dyn Device,
+    splits: &Splits,
+    observer: &mut dyn Observer,
+) -> Result<Yardstick, TrainError> {
+    let labels = labels(config, &splits.train)?;
+    let training = Training {
+        steps: CLASSIFIER_STEPS,
+        learning_rate: 3e-3,
+        // The classifier is part of the measure, not of the run: every run is measured by the same one.
+        seed: 0,
+    };
+    let clock = Instant::now();
+    observer.event(Event::PhaseStarted {
+        name: "training the classifier that measures samples",
+        total: Some(training.steps),
+        done: 0,
+    });
+    let classifier = Classifier::train(
+        device,
+        &splits.train,
+        &splits.valid,
+        labels,
+        training,
+        |step, loss| {
+            observer.event(Event::Step {
+                step,
+                scalars: &[("loss", loss)],
+            });
+        },
+    )?;
+    observer.event(Event::PhaseEnded {
+        seconds: clock.elapsed().as_secs_f64(),
+    });
+    let count = REFERENCE.min(splits.train.len());
+    let reference = first(&splits.train, count)?;
+    let law = law(config, labels, &splits.train);
+    Yardstick::new(device, classifier, &reference, law)
+}
+
+/// Stacked sets have a label for each colour channel, all others one.
+fn labels(config: &Config, train: &Arc<dyn Dataset>) -> Result<Labels, TrainError> {
+    let heads = match config.data.dataset {
+        DataSet::StackedGlyphs | DataSet::StackedMnist => 3,
+        _ => 1,
+    };
+    let classes = train.classes().ok_or_else(|| {
+        TrainError::Mismatch(format!(
+            "the set `{}` has no labels, and the classifier that measures samples needs them",
+            config.data.dataset
+        ))
+    })?;
+    let classes = f64::from(classes).powf(1.0 / heads as f64).round() as usize;
+    Ok(Labels { heads, classes })
+}
+
+/// The data's probability of each mode: even by construction for the built-in sets, else as often as in the training images.
+fn law(config: &Config, labels: Labels, train: &Arc<dyn Dataset>) -> Vec<f64> {
+    let modes = labels.modes();
+    if matches!(
+        config.data.dataset,
+        DataSet::StackedGlyphs | DataSet::Glyphs
+    ) {
+        return vec![1.0 / modes as f64; modes];
+    }
+    let mut counts = vec![0.0; modes];
+    let found = (0..train.len()).filter_map(|item| train.label(item));
+    found.for_each(|label| counts[label as usize] += 1.0);
+    counts.iter().map(|c| c / train.len() as f64).collect()
+}
+
+/// The first images of a set.
+fn first(set: &Arc<dyn Dataset>, count: usize) -> Result<Vec<f32>, TrainError> {
+    Ok(read_f32(&**set, &(0..count).collect::<Vec<_>>())?)
+}
+
+/// Draws from both models: VAE samples are the chains' starting points.
+fn samples(
+    config: &Config,
+    device: &mut dyn Device,
+    checkpoint: &Checkpoint,
+    count: usize,
+    observer: &mut dyn Observer,
+    stop: &StopFlag,
+) -> Result<Option<Samples>, TrainError> {
+    let clock = Instant::now();
+    observer.event(Event::PhaseStarted {
+        name: "sampling",
+        total: Some(count as u64),
+        done: 0,
+    });
+    let chains = Chains {
+        model: Nvae::new(config.vae.clone(), config.data.size, config.data.channels),
+        ebm: config.ebm.clone(),
+        n: BATCH,
+        target: config.sample.target,
+        temperature: config.sample.temperature,
+    };
+    let (vae_params, ebm_params) = chains.params();
+    StateList::restore_params(device, checkpoint, VAE, &vae_params)?;
+    StateList::restore_params(device, checkpoint, EBM, &ebm_params)?;
+    let sampler = Sampler::new(device, chains)?;
+    let s = &config.sample;
+    let values = image_shape(&sampler.chains().model).values();
+    let mut samples = Samples {
+        vae: Vec::new(),
+        vaebm: Vec::new(),
+        path: Vec::new(),
+    };
+    for first in (0..count).step_by(BATCH) {
+        if stop.is_requested() {
+            sampler.release(device);
+            return Ok(None);
+        }
+        let noise = Noise {
+            seed: config.run.seed ^ SAMPLING_SEED,
+            step: 0,
+            first_sample: first as u64,
+        };
+        sampler.start(device, noise)?;
+        samples.vae.extend(sampler.images(device, s.image)?.images);
+        if first == 0 {
+            let stride = s.num_steps.div_ceil(PATH - 1).max(1);
+            samples.path.extend(&samples.vae[..values]);
+            for at in (0..s.num_steps).step_by(stride) {
+                let steps = stride.min(s.num_steps - at);
+                let noise = Noise {
+                    step: at as u32,
+                    ..noise
+                };
+                sampler.advance(device, noise, steps as u32, s.step_size)?;
+                samples
+                    .path
+                    .extend(&sampler.images(device, s.image)?.images[..values]);
+            }
+        } else {
+            sampler.advance(device, noise, s.num_steps as u32, s.step_size)?;
+        }
+        samples
+            .vaebm
+            .extend(sampler.images(device, s.image)?.images);
+        observer.event(Event::Step {
+            step: (first + BATCH) as u64,
+            scalars: &[],
+        });
+    }
+    sampler.release(device);
+    observer.event(Event::PhaseEnded {
+        seconds: clock.elapsed().as_secs_f64(),
+    });
+    samples.vae.truncate(count * values);
+    samples.vaebm.truncate(count * values);
+    Ok(Some(samples))
+}
+
+/// Data, VAE samples, VAEBM samples from the same noise, and one chain's path, side by side.
+fn picture(config: &Config, held_out: &[f32], samples: &Samples) -> Picture {
+    let shape = ImageShape {
+        height: config.data.size,
+        width: config.data.size,
+        channels: config.data.channels,
+    };
+    let grid = |images: &[f32], count: usize, columns: usize| {
+        let options = GridOptions {
+            columns,
+            ..GridOptions::default()
+        };
+        Picture::grid(
+            &images[..(count * shape.values()).min(images.len())],
+            shape,
+            &options,
+        )
+    };
+    Picture::panels(&[
+        ("data", grid(held_out, SHOWN, 6)),
+        ("VAE", grid(&samples.vae, SHOWN, 6)),
+        ("VAEBM", grid(&samples.vaebm, SHOWN, 6)),
+        ("chain", grid(&samples.path, PATH, 1)),
+    ])
+}

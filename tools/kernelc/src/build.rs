@@ -1,0 +1,239 @@
+//! Which files are stale, making them again, and the check that nothing drifted.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    assemble::{self, Usage},
+    error::Error,
+    header,
+    nvrtc::Nvrtc,
+    resources,
+    source::{self, Source},
+    toolchain::{NVRTC_VERSION, PTXAS_VERSION, Toolchain},
+};
+
+/// What happened to one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The PTX was up to date.
+    Fresh(PathBuf),
+    /// The PTX was made.
+    Compiled(PathBuf),
+    /// The snapshot of resources was written.
+    Snapshot(PathBuf),
+    /// A PTX file of a source that is gone was removed.
+    Removed(PathBuf),
+    /// A committed file is not what its sources give (only in a check).
+    Drift(PathBuf, String),
+}
+
+/// The compiler, installed and loaded when the first file needs it.
+pub struct Compiler {
+    venv: PathBuf,
+    ready: Option<(Nvrtc, Toolchain)>,
+}
+
+impl Compiler {
+    /// A compiler that will live in the virtual environment `venv`.
+    pub fn new(venv: PathBuf) -> Self {
+        Self { venv, ready: None }
+    }
+
+    /// The versions that enter every fingerprint.
+    pub fn identity() -> String {
+        format!("kernelc 1, nvrtc {NVRTC_VERSION}, ptxas {PTXAS_VERSION}")
+    }
+
+    /// The complete PTX file for a source: compiled, assembled for every architecture, spills refused.
+    pub fn make(&mut self, source: &Source) -> Result<String, Error> {
+        let (nvrtc, tools) = match &mut self.ready {
+            Some(ready) => ready,
+            none => {
+                let tools = Toolchain::prepare(&self.venv)?;
+                none.insert((Nvrtc::load(&tools.nvrtc)?, tools))
+            }
+        };
+        let ptx = nvrtc.compile(source)?;
+        let mut usage = Vec::new();
+        for &arch in source.target.architectures() {
+            usage.extend(assemble::assemble(
+                &tools.ptxas,
+                &source.ptx_name(),
+                &ptx,
+                arch,
+                &self.venv,
+            )?);
+        }
+        refuse_spills(source, &usage)?;
+        // Stable: within a kernel the architectures keep their order.
+        usage.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+        Ok(header::compose(
+            &source.fingerprint(&Self::identity()),
+            &usage,
+            &ptx,
+        ))
+    }
+}
+
+/// Spilled registers are a bug in a kernel: the local memory traffic costs more than a smaller tile would.
+fn refuse_spills(source: &Source, usage: &[Usage]) -> Result<(), Error> {
+    match usage.iter().find(|u| u.spill_stores + u.spill_loads > 0) {
+        None => Ok(()),
+        Some(u) => Err(Error::Assemble {
+            file: source.name.clone(),
+            arch: u.arch,
+            log: format!(
+                "kernel `{}` spills registers ({} bytes stored, {} loaded, {} registers): use fewer, or relax \
+                 __launch_bounds__",
+                u.kernel, u.spill_stores, u.spill_loads, u.registers
+            ),
+        }),
+    }
+}
+
+/// Brings `dir/ptx` up to date with `dir/*.cu`. With `force` every file is made again.
+pub fn update(
+    dir: &Path,
+    compiler: &mut Compiler,
+    force: bool,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(), Error> {
+    let sources = source::list(dir)?;
+    let out = dir.join("ptx");
+    if sources.is_empty() && !out.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(&out).map_err(|e| Error::io(&out, e))?;
+    let mut made = Vec::new();
+    for path in &sources {
+        let source = Source::read(path)?;
+        let ptx_path = out.join(source.ptx_name());
+        let fingerprint = source.fingerprint(&Compiler::identity());
+        let present = fs::read_to_string(&ptx_path)
+            .ok()
+            .and_then(|text| header::parse(&text));
+        let usage = match present {
+            Some(present) if !force && present.intact && present.source == fingerprint => {
+                tell(Event::Fresh(ptx_path));
+                present.usage
+            }
+            _ => {
+                let text = compiler.make(&source)?;
+                fs::write(&ptx_path, &text).map_err(|e| Error::io(&ptx_path, e))?;
+                tell(Event::Compiled(ptx_path));
+                header::parse(&text)
+                    .map(|header| header.usage)
+                    .unwrap_or_default()
+            }
+        };
+        made.push((source.ptx_name(), usage));
+    }
+    for orphan in orphans(&out, &made)? {
+        fs::remove_file(&orphan).map_err(|e| Error::io(&orphan, e))?;
+        tell(Event::Removed(orphan));
+    }
+    let snapshot_path = out.join(resources::FILE);
+    let snapshot = resources::render(&made);
+    if fs::read_to_string(&snapshot_path).ok().as_deref() != Some(&snapshot) {
+        fs::write(&snapshot_path, snapshot).map_err(|e| Error::io(&snapshot_path, e))?;
+        tell(Event::Snapshot(snapshot_path));
+    }
+    Ok(())
+}
+
+/// Compares `dir/ptx` with `dir/*.cu`: by the digests alone, or, with a compiler, by making every file again.
+pub fn check(
+    dir: &Path,
+    mut compiler: Option<&mut Compiler>,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(), Error> {
+    let out = dir.join("ptx");
+    let mut made = Vec::new();
+    for path in &source::list(dir)? {
+        let source = Source::read(path)?;
+        let ptx_path = out.join(source.ptx_name());
+        let Ok(text) = fs::read_to_string(&ptx_path) else {
+            tell(Event::Drift(
+                ptx_path,
+                format!("missing; {} has no PTX yet", source.name),
+            ));
+            continue;
+        };
+        let drift = match header::parse(&text) {
+            None => Some("not written by kernelc".to_owned()),
+            Some(h) if h.source != source.fingerprint(&Compiler::identity()) => Some(format!(
+                "older than {} or a header it includes",
+                source.name
+            )),
+            Some(h) if !h.intact => Some("edited by hand".to_owned()),
+            Some(h) => {
+                made.push((source.ptx_name(), h.usage));
+                match &mut compiler {
+                    Some(compiler) => first_difference(&text, &compiler.make(&source)?),
+                    None => None,
+                }
+            }
+        };
+        tell(match drift {
+            Some(why) => Event::Drift(ptx_path, why),
+            None => Event::Fresh(ptx_path),
+        });
+    }
+    if out.is_dir() {
+        for orphan in orphans(&out, &made)? {
+            // A drifted file is not in `made` either; it was named above.
+            if !dir
+                .join(orphan.with_extension("cu").file_name().unwrap_or_default())
+                .is_file()
+            {
+                tell(Event::Drift(orphan, "its .cu file is gone".into()));
+            }
+        }
+        let path = out.join(resources::FILE);
+        let have = fs::read_to_string(&path).unwrap_or_default();
+        let lines = resources::difference(&have, &resources::render(&made));
+        tell(match lines.is_empty() {
+            true => Event::Fresh(path),
+            false => Event::Drift(
+                path,
+                format!("differs from what the PTX files say:\n{}", lines.join("\n")),
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn orphans(out: &Path, made: &[(String, Vec<Usage>)]) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(out).map_err(|e| Error::io(out, e))? {
+        let path = entry.map_err(|e| Error::io(out, e))?.path();
+        let is_ptx = path.extension().is_some_and(|ext| ext == "ptx");
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if is_ptx && !made.iter().any(|(made, _)| *made == name) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn first_difference(have: &str, want: &str) -> Option<String> {
+    if have == want {
+        return None;
+    }
+    let line = have
+        .lines()
+        .zip(want.lines())
+        .take_while(|(a, b)| a == b)
+        .count()
+        + 1;
+    Some(format!(
+        "the compiler gives another text from line {line} on"
+    ))
+}

@@ -1,0 +1,577 @@
+//! Loads and stores in every state space.
+
+use super::block::Common;
+use super::global::GlobalAccess;
+use super::machine::Worker;
+use super::race::HazardKind;
+use super::registers::{Lanes64, lanes};
+use super::shared::{SharedFault, place};
+use super::traffic::{bank_passes, sectors};
+use super::warp::Warp;
+use crate::finding::{Access, FindingKind};
+use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
+use crate::ptx::isa::{Addr, Reg, Space};
+
+/// A load or store as decoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer {
+    pub space: Space,
+    /// Bytes of an element.
+    pub bytes: u32,
+    /// Elements.
+    pub lanes: usize,
+    pub strong: bool,
+    pub cached: bool,
+    pub addr: Addr,
+}
+
+impl Transfer {
+    fn total(&self) -> u32 {
+        self.bytes * self.lanes as u32
+    }
+}
+
+/// Splits a mask by the window that generic addresses fall into, with the addresses within their space.
+fn split_generic(addresses: &Lanes64, mask: u32) -> [(Space, u32, Lanes64); 3] {
+    let window = |from: u64| {
+        lanes(mask)
+            .filter(|lane| (from..from + WINDOW).contains(&addresses[*lane]))
+            .fold(0, |m, lane| m | 1 << lane)
+    };
+    let (shared, local) = (window(SHARED_WINDOW), window(LOCAL_WINDOW));
+    [
+        (Space::Global, mask & !shared & !local, *addresses),
+        (
+            Space::Shared,
+            shared,
+            addresses.map(|a| a.wrapping_sub(SHARED_WINDOW)),
+        ),
+        (
+            Space::Local,
+            local,
+            addresses.map(|a| a.wrapping_sub(LOCAL_WINDOW)),
+        ),
+    ]
+}
+
+impl Worker<'_> {
+    /// Reports a misaligned address; whether it is one.
+    #[inline]
+    pub fn misaligned(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        bytes: u32,
+        access: Access,
+    ) -> bool {
+        if address.is_multiple_of(u64::from(bytes)) {
+            return false;
+        }
+        let memory = self.m.memory;
+        self.report_access(
+            warp.site(lane),
+            FindingKind::Misaligned,
+            access,
+            address,
+            || {
+                (
+                    format!("{bytes}-byte {access:?} at an address that is no multiple of {bytes}")
+                        .to_lowercase(),
+                    memory.nearest(address),
+                )
+            },
+        );
+        true
+    }
+
+    pub fn out_of_bounds(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        bytes: u32,
+        access: Access,
+    ) {
+        let memory = self.m.memory;
+        self.report_access(
+            warp.site(lane),
+            FindingKind::OutOfBounds,
+            access,
+            address,
+            || {
+                let word = format!("{access:?}").to_lowercase();
+                (
+                    format!("{bytes}-byte {word} outside every allocation"),
+                    memory.nearest(address),
+                )
+            },
+        );
+    }
+
+    pub fn shared_out_of_bounds(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        bytes: u32,
+        access: Access,
+    ) {
+        let code = self.m.code;
+        self.report_access(
+            warp.site(lane),
+            FindingKind::OutOfBounds,
+            access,
+            address,
+            || {
+                let word = format!("{access:?}").to_lowercase();
+                (
+                    format!("{bytes}-byte {word} outside every shared variable"),
+                    Some(place(code, address)),
+                )
+            },
+        );
+    }
+
+    /// Reports what is wrong with an access to shared memory.
+    pub fn shared_fault(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        access: Access,
+        fault: SharedFault,
+    ) {
+        let code = self.m.code;
+        let (kind, message) = match fault {
+            SharedFault::Unwritten => (
+                FindingKind::UnwrittenShared,
+                "read of shared memory that nothing wrote".to_owned(),
+            ),
+            SharedFault::InFlight => (
+                FindingKind::AsyncCopyNotWaited,
+                "access to shared memory that a cp.async fills, before the copy was waited for"
+                    .to_owned(),
+            ),
+            SharedFault::Race(hazard) => {
+                let kind = match (hazard.async_copy, hazard.in_warp) {
+                    (true, _) => FindingKind::AsyncCopyNoBarrier,
+                    (false, true) => FindingKind::SharedRaceInWarp,
+                    (false, false) => FindingKind::SharedRace,
+                };
+                let what = match hazard.kind {
+                    HazardKind::ReadAfterWrite if hazard.async_copy => "reads what a cp.async of",
+                    HazardKind::ReadAfterWrite => "reads what",
+                    HazardKind::WriteAfterRead => "changes what",
+                    HazardKind::WriteAfterWrite => "overwrites with another value what",
+                };
+                let did = match hazard.kind {
+                    HazardKind::ReadAfterWrite if hazard.async_copy => "brought",
+                    HazardKind::WriteAfterRead => "read",
+                    _ => "wrote",
+                };
+                let who = if hazard.in_warp {
+                    format!("another lane of this warp {did} with no __syncwarp between")
+                } else {
+                    format!("warp {} {did} with no barrier between", hazard.other)
+                };
+                (kind, format!("shared memory race: {what} {who}"))
+            }
+        };
+        self.report_access(warp.site(lane), kind, access, address, || {
+            (message, Some(place(code, address)))
+        });
+    }
+
+    /// Executes a load; returns the lanes of `mask` whose values had been written.
+    pub fn load(
+        &mut self,
+        common: &mut Common,
+        warp: &mut Warp,
+        t: Transfer,
+        signed: bool,
+        d: &[Reg; 4],
+        mask: u32,
+    ) -> u32 {
+        let addresses = warp.regs.addresses(&self.m.constants, t.addr);
+        let mut one = [[0u64; 32]; 1];
+        let mut four;
+        let values: &mut [Lanes64] = if t.lanes == 1 {
+            &mut one
+        } else {
+            four = [[0u64; 32]; 4];
+            &mut four[..t.lanes]
+        };
+        let mut ok = mask;
+        match t.space {
+            Space::Generic => {
+                for (space, part, addresses) in split_generic(&addresses, mask) {
+                    if part != 0 {
+                        ok &= !part
+                            | self.gather(
+                                common,
+                                warp,
+                                Transfer { space, ..t },
+                                &addresses,
+                                part,
+                                values,
+                            );
+                    }
+                }
+            }
+            _ => ok = self.gather(common, warp, t, &addresses, mask, values),
+        }
+        if signed {
+            let shift = 64 - 8 * t.bytes;
+            for value in values.iter_mut().flat_map(|v| v.iter_mut()) {
+                *value = ((*value << shift) as i64 >> shift) as u64;
+            }
+        }
+        for (reg, value) in d.iter().zip(values.iter()) {
+            warp.regs.set_any(*reg, value, mask);
+        }
+        ok
+    }
+
+    fn gather(
+        &mut self,
+        common: &mut Common,
+        warp: &mut Warp,
+        t: Transfer,
+        addresses: &Lanes64,
+        mask: u32,
+        values: &mut [Lanes64],
+    ) -> u32 {
+        let total = t.total();
+        let mut ok = mask;
+        match t.space {
+            Space::Shared => {
+                self.count_shared(addresses, mask, total);
+                for lane in lanes(mask) {
+                    let address = addresses[lane];
+                    if self.misaligned(warp, lane, address, total, Access::Read) {
+                        continue;
+                    }
+                    if !common.shared.exists(address, total) {
+                        self.shared_out_of_bounds(warp, lane, address, total, Access::Read);
+                        continue;
+                    }
+                    let part = t.bytes.min(4);
+                    for (element, value) in values.iter_mut().enumerate() {
+                        let mut at = address + u64::from(t.bytes) * element as u64;
+                        for half in 0..t.bytes.div_ceil(4) {
+                            value[lane] |= u64::from(common.shared.get(at, part)) << (32 * half);
+                            if self.m.check {
+                                let fault = common.shared.note_read(
+                                    at,
+                                    part,
+                                    warp.actor(lane),
+                                    &common.order,
+                                    t.strong,
+                                );
+                                if let Some(fault) = fault {
+                                    self.shared_fault(warp, lane, at, Access::Read, fault);
+                                }
+                            }
+                            at += 4;
+                        }
+                    }
+                }
+            }
+            Space::Local => {
+                for lane in lanes(mask) {
+                    let address = addresses[lane];
+                    if self.misaligned(warp, lane, address, total, Access::Read) {
+                        continue;
+                    }
+                    if !warp.local.exists(address, total) {
+                        self.local_out_of_bounds(warp, lane, address, total, Access::Read);
+                        continue;
+                    }
+                    for (element, value) in values.iter_mut().enumerate() {
+                        let at = address + u64::from(t.bytes) * element as u64;
+                        let (v, written) = warp.local.get(lane, at, t.bytes);
+                        value[lane] = v;
+                        ok &= !(u32::from(!written) << lane);
+                    }
+                }
+            }
+            Space::Param => {
+                for lane in lanes(mask) {
+                    let address = addresses[lane];
+                    if self.misaligned(warp, lane, address, total, Access::Read) {
+                        continue;
+                    }
+                    let end = address.saturating_add(u64::from(total));
+                    if end > self.m.params.len() as u64 {
+                        self.local_out_of_bounds(warp, lane, address, total, Access::Read);
+                        continue;
+                    }
+                    for (element, value) in values.iter_mut().enumerate() {
+                        let at = address as usize + t.bytes as usize * element;
+                        let mut bytes = [0; 8];
+                        bytes[..t.bytes as usize]
+                            .copy_from_slice(&self.m.params[at..at + t.bytes as usize]);
+                        value[lane] = u64::from_le_bytes(bytes);
+                    }
+                }
+            }
+            Space::Global | Space::Generic | Space::Const => {
+                if t.space != Space::Const {
+                    self.count_global(addresses, mask, total, false);
+                }
+                self.acquired |= t.strong;
+                for lane in lanes(mask) {
+                    let address = addresses[lane];
+                    if self.misaligned(warp, lane, address, total, Access::Read) {
+                        continue;
+                    }
+                    let Some(allocation) = self.locate(address, u64::from(total)) else {
+                        self.out_of_bounds(warp, lane, address, total, Access::Read);
+                        continue;
+                    };
+                    let mut access = GlobalAccess {
+                        allocation,
+                        address,
+                        bytes: t.bytes.min(4),
+                        who: warp.actor(lane),
+                        order: &common.order,
+                        site: warp.site(lane),
+                        strong: t.strong,
+                    };
+                    let cached = t.cached || t.space == Space::Const;
+                    for value in values.iter_mut() {
+                        for half in 0..t.bytes.div_ceil(4) {
+                            value[lane] |=
+                                u64::from(self.global_read(access, cached)) << (32 * half);
+                            access.address += u64::from(access.bytes);
+                        }
+                    }
+                }
+            }
+        }
+        ok
+    }
+
+    fn local_out_of_bounds(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        bytes: u32,
+        access: Access,
+    ) {
+        self.report_access(
+            warp.site(lane),
+            FindingKind::OutOfBounds,
+            access,
+            address,
+            || {
+                let word = format!("{access:?}").to_lowercase();
+                let place = Some(("local memory or parameters".to_owned(), address as i64));
+                (
+                    format!("{bytes}-byte {word} outside the thread's own memory"),
+                    place,
+                )
+            },
+        );
+    }
+
+    /// Executes a store. `written`: the lanes whose values had been written.
+    pub fn store(
+        &mut self,
+        common: &mut Common,
+        warp: &mut Warp,
+        t: Transfer,
+        s: &[Reg; 4],
+        mask: u32,
+        written: u32,
+    ) {
+        let addresses = warp.regs.addresses(&self.m.constants, t.addr);
+        let mut one = [[0u64; 32]; 1];
+        let mut four;
+        let values: &mut [Lanes64] = if t.lanes == 1 {
+            &mut one
+        } else {
+            four = [[0u64; 32]; 4];
+            &mut four[..t.lanes]
+        };
+        for (value, reg) in values.iter_mut().zip(s) {
+            *value = warp.regs.any(&self.m.constants, *reg);
+        }
+        if t.space == Space::Generic {
+            for (space, part, addresses) in split_generic(&addresses, mask) {
+                if part != 0 {
+                    self.scatter(
+                        common,
+                        warp,
+                        Transfer { space, ..t },
+                        &addresses,
+                        part,
+                        values,
+                        written,
+                    );
+                }
+            }
+        } else {
+            self.scatter(common, warp, t, &addresses, mask, values, written);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn scatter(
+        &mut self,
+        common: &mut Common,
+        warp: &mut Warp,
+        t: Transfer,
+        addresses: &Lanes64,
+        mask: u32,
+        values: &[Lanes64],
+        written: u32,
+    ) {
+        let total = t.total();
+        match t.space {
+            Space::Shared => self.count_shared(addresses, mask, total),
+            Space::Global => self.count_global(addresses, mask, total, true),
+            _ => {}
+        }
+        for lane in lanes(mask) {
+            let address = addresses[lane];
+            if self.misaligned(warp, lane, address, total, Access::Write) {
+                continue;
+            }
+            match t.space {
+                Space::Shared => {
+                    if !common.shared.exists(address, total) {
+                        self.shared_out_of_bounds(warp, lane, address, total, Access::Write);
+                        continue;
+                    }
+                    for (element, value) in values.iter().enumerate() {
+                        let at = address + u64::from(t.bytes) * element as u64;
+                        for half in 0..t.bytes.div_ceil(4) {
+                            let word = (value[lane] >> (32 * half)) as u32;
+                            self.shared_write(
+                                common,
+                                warp,
+                                lane,
+                                at + 4 * u64::from(half),
+                                t.bytes.min(4),
+                                word,
+                                t.strong,
+                            );
+                        }
+                    }
+                }
+                Space::Local => {
+                    if !warp.local.exists(address, total) {
+                        self.local_out_of_bounds(warp, lane, address, total, Access::Write);
+                        continue;
+                    }
+                    for (element, value) in values.iter().enumerate() {
+                        let at = address + u64::from(t.bytes) * element as u64;
+                        warp.local
+                            .put(lane, at, t.bytes, value[lane], written >> lane & 1 == 1);
+                    }
+                }
+                _ => {
+                    let Some(allocation) = self.locate(address, u64::from(total)) else {
+                        self.out_of_bounds(warp, lane, address, total, Access::Write);
+                        continue;
+                    };
+                    let mut access = GlobalAccess {
+                        allocation,
+                        address,
+                        bytes: t.bytes.min(4),
+                        who: warp.actor(lane),
+                        order: &common.order,
+                        site: warp.site(lane),
+                        strong: t.strong,
+                    };
+                    for value in values {
+                        for half in 0..t.bytes.div_ceil(4) {
+                            self.global_write(access, (value[lane] >> (32 * half)) as u32);
+                            access.address += u64::from(access.bytes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores one word or less to shared memory, checked for races.
+    #[allow(clippy::too_many_arguments)]
+    pub fn shared_write(
+        &mut self,
+        common: &mut Common,
+        warp: &Warp,
+        lane: usize,
+        address: u64,
+        bytes: u32,
+        value: u32,
+        atomic: bool,
+    ) {
+        let value = if bytes == 4 {
+            value
+        } else {
+            value & ((1 << (8 * bytes)) - 1)
+        };
+        if self.m.check {
+            let actor = warp.actor(lane);
+            let fault = common.shared.note_write(
+                address,
+                bytes,
+                value,
+                actor,
+                &common.order,
+                atomic,
+                false,
+            );
+            if let Some(fault) = fault {
+                self.shared_fault(warp, lane, address, Access::Write, fault);
+            }
+        }
+        common.shared.put(address, bytes, value);
+    }
+
+    fn count_shared(&mut self, addresses: &Lanes64, mask: u32, total: u32) {
+        let (passes, needed) = bank_passes(addresses, mask, total);
+        self.counters.shared_requests += 1;
+        self.counters.shared_wavefronts += passes;
+        self.counters.bank_conflicts += passes - needed;
+    }
+
+    pub fn count_ldmatrix(&mut self, addresses: &Lanes64, mask: u32) {
+        self.count_shared(addresses, mask, 16);
+    }
+
+    /// Counts the sectors of a global access, each once per launch too.
+    pub fn count_global(&mut self, addresses: &Lanes64, mask: u32, total: u32, store: bool) {
+        let mut list = [0u64; 64];
+        let (count, bytes) = sectors(addresses, mask, total, &mut list);
+        let mut unique = 0;
+        for sector in &list[..count] {
+            let Some(allocation) = self
+                .locate(sector * 32, 1)
+                .or_else(|| self.locate(sector * 32 + 31, 1))
+            else {
+                continue;
+            };
+            let index = ((sector * 32).saturating_sub(allocation.base) / 32) as usize;
+            unique += u64::from(allocation.touch_sector(index, self.m.launch, store));
+        }
+        let count = count as u64;
+        let c = &mut self.counters;
+        c.global_requests += 1;
+        c.ideal_sectors += u64::from(bytes.div_ceil(32)).min(count);
+        let asked = u64::from(mask.count_ones() * total);
+        if store {
+            c.global_store_bytes += asked;
+            c.store_sectors += count;
+            c.store_sectors_unique += unique;
+        } else {
+            c.global_load_bytes += asked;
+            c.load_sectors += count;
+            c.load_sectors_unique += unique;
+        }
+    }
+}

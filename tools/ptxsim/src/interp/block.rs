@@ -1,0 +1,186 @@
+//! A block: its warps, shared memory and barriers, and the order in which its warps run.
+
+use super::barrier::Barrier;
+use super::machine::{Machine, Site, Worker};
+use super::race::Order;
+use super::shared::Shared;
+use super::warp::{State, Warp};
+use crate::finding::FindingKind;
+
+/// What the warps of a block share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub shared: Shared,
+    pub order: Order,
+    pub barriers: Vec<Barrier>,
+}
+
+/// A block that is run.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub warps: Vec<Warp>,
+    pub common: Common,
+    pub linear: u64,
+    random: Random,
+    acquired: bool,
+    /// The warp whose turn it is.
+    turn: usize,
+}
+
+/// Why a launch stops in the middle.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    pub pc: u32,
+    pub thread: u32,
+    pub message: String,
+}
+
+/// Instructions a warp runs before another gets its turn, unless it waits or ends first. Long, because a switch
+/// costs cache; finite, so that warps which wait for each other through memory get on.
+const TURN: u64 = 200_000;
+
+/// A generator for the shuffled order (SplitMix64).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+}
+
+impl Block {
+    pub fn new() -> Block {
+        let barriers = vec![Barrier::default(); 16];
+        let common = Common {
+            shared: Shared::default(),
+            order: Order::new(),
+            barriers,
+        };
+        Block {
+            warps: Vec::new(),
+            common,
+            linear: 0,
+            random: Random(0),
+            acquired: false,
+            turn: 0,
+        }
+    }
+
+    /// Sets up a block to run from the start.
+    pub fn reset(&mut self, m: &Machine<'_>, linear: u64) {
+        self.linear = linear;
+        let warps = m.threads.div_ceil(32) as usize;
+        self.warps.resize_with(warps, Warp::default);
+        for (index, warp) in self.warps.iter_mut().enumerate() {
+            warp.reset(m, index as u32, linear);
+        }
+        self.common.shared.reset(m.code, m.dynamic_shared, m.check);
+        self.common.order.reset();
+        self.common.barriers.fill(Barrier::default());
+        self.random = Random(m.shuffle.unwrap_or(0) ^ linear.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        self.acquired = false;
+        self.turn = 0;
+    }
+
+    /// Runs the block's warps in turn, for about `budget` instructions; true when all have ended.
+    pub fn run(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {
+        worker.enter(self.linear);
+        worker.acquired = self.acquired;
+        let done = self.turns(worker, budget);
+        self.acquired = worker.acquired;
+        done
+    }
+
+    fn turns(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {
+        let mut spent = 0;
+        loop {
+            let count = self.warps.len();
+            let first = self.turn;
+            let running = |index: &usize| self.warps[*index].state == State::Running;
+            let next = if worker.m.shuffle.is_some() {
+                let candidates: Vec<usize> = (0..count).filter(running).collect();
+                match candidates.len() as u64 {
+                    0 => None,
+                    n => Some(candidates[self.random.below(n) as usize]),
+                }
+            } else {
+                (first..count).chain(0..first).find(running)
+            };
+            let Some(index) = next else {
+                if self.warps.iter().all(|warp| warp.state == State::Done) {
+                    return Ok(true);
+                }
+                if worker.complete_barriers(self) {
+                    continue;
+                }
+                let stop = self.deadlock();
+                if worker.m.check {
+                    let site = Site {
+                        pc: stop.pc,
+                        thread: stop.thread,
+                    };
+                    worker.report(site, FindingKind::BarrierDivergence, || {
+                        stop.message.clone()
+                    });
+                }
+                return Err(stop);
+            };
+            let turn = if worker.m.shuffle.is_some() {
+                1 + self.random.below(400)
+            } else {
+                TURN
+            };
+            let warp = &mut self.warps[index];
+            let before = warp.executed;
+            worker.run_warp(&mut self.common, warp, turn.min(budget))?;
+            spent += self.warps[index].executed - before;
+            self.turn = if self.warps[index].state == State::Running {
+                index + 1
+            } else {
+                index
+            };
+            if self.turn >= count {
+                self.turn = 0;
+            }
+            if self
+                .common
+                .barriers
+                .iter()
+                .any(|barrier| barrier.arrived != 0)
+            {
+                worker.complete_barriers(self);
+            }
+            if spent >= budget && self.warps.iter().any(|warp| warp.state != State::Done) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn deadlock(&self) -> Stop {
+        let waiting = self
+            .warps
+            .iter()
+            .find(|warp| matches!(warp.state, State::Waiting(_)));
+        let (pc, thread) = waiting.map_or((0, 0), |warp| (warp.pc, warp.index * 32));
+        let message = "deadlock: the threads that this barrier waits for never arrive".into();
+        Stop {
+            pc,
+            thread,
+            message,
+        }
+    }
+}

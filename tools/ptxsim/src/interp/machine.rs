@@ -1,0 +1,167 @@
+//! What a launch shares between host threads, and what each host thread has of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::findings::{Findings, Record};
+use super::race::RecentCells;
+use super::registers::Constants;
+use crate::counters::Counters;
+use crate::finding::{Access, FindingKind};
+use crate::memory::{Allocation, Memory};
+use crate::ptx::isa::Code;
+
+/// A launch, read-only while it runs.
+pub(crate) struct Machine<'m> {
+    pub code: &'m Code,
+    pub constants: Constants,
+    pub params: &'m [u8],
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub threads: u32,
+    pub dynamic_shared: u32,
+    pub static_shared: u32,
+    pub sms: u32,
+    pub memory: &'m Memory,
+    /// Live allocations by address.
+    pub allocations: Vec<Arc<Allocation>>,
+    /// Number of this launch (never 0).
+    pub launch: u32,
+    pub check: bool,
+    /// Blocks run one after another (or interleaved in a fixed way) on one host thread. Otherwise they run on
+    /// several threads, and the launch is undone and repeated serially if they turn out to depend on each other.
+    pub serial: bool,
+    /// The kernel orders blocks by fences and atomics, so plain accesses across blocks can be ordered too.
+    pub fenced: bool,
+    pub instruction_limit: u64,
+    pub shuffle: Option<u64>,
+    /// Set when a thread finds that blocks depend on each other, or when the launch is stopped.
+    pub abort: AtomicBool,
+    /// Numbers the entries of all undo logs.
+    pub sequence: AtomicU64,
+}
+
+/// What a word held before the launch first wrote it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Undo {
+    pub sequence: u64,
+    pub allocation: u32,
+    pub offset: u64,
+    pub word: u32,
+    pub written: u8,
+    /// Which bytes of the word the entry is about, as bits.
+    pub bytes: u8,
+}
+
+/// A host thread's share of a launch.
+pub(crate) struct Worker<'m> {
+    pub m: &'m Machine<'m>,
+    pub findings: Findings,
+    /// Per instruction: times issued, and active lanes over them.
+    pub issued: Vec<[u64; 2]>,
+    pub counters: Counters,
+    pub undo: Vec<Undo>,
+    pub recent: RecentCells,
+    /// The block that runs.
+    pub block: u64,
+    /// Its number in race cells, from 1.
+    pub block_id: u64,
+    /// The block has executed a device-wide fence, and a strong access: see `Machine::fenced`.
+    pub released: Arc<Vec<AtomicBool>>,
+    pub acquired: bool,
+    /// Index of the allocation that the last access was in.
+    pub hint: usize,
+}
+
+impl<'m> Worker<'m> {
+    pub fn new(m: &'m Machine<'m>, released: Arc<Vec<AtomicBool>>) -> Worker<'m> {
+        Worker {
+            m,
+            findings: Findings::default(),
+            issued: vec![[0; 2]; m.code.insts.len()],
+            counters: Counters::default(),
+            undo: Vec::new(),
+            recent: RecentCells::new(),
+            block: 0,
+            block_id: 1,
+            released,
+            acquired: false,
+            hint: 0,
+        }
+    }
+
+    /// Turns to a block.
+    pub fn enter(&mut self, block: u64) {
+        self.block = block;
+        self.recent.enter(block);
+        self.block_id = block % super::global::BLOCK_IDS + 1;
+    }
+
+    /// The allocation that holds `bytes` bytes from `address`.
+    #[inline]
+    pub fn locate(&mut self, address: u64, bytes: u64) -> Option<&'m Allocation> {
+        let list = &self.m.allocations;
+        if let Some(last) = list.get(self.hint)
+            && last.contains(address, bytes)
+        {
+            return Some(last);
+        }
+        let index = list.partition_point(|a| a.base <= address).checked_sub(1)?;
+        if !list[index].contains(address, bytes) {
+            return None;
+        }
+        self.hint = index;
+        Some(&list[index])
+    }
+
+    /// Reports a finding about a memory access.
+    pub fn report_access(
+        &mut self,
+        at: Site,
+        kind: FindingKind,
+        access: Access,
+        address: u64,
+        describe: impl FnOnce() -> (String, Option<(String, i64)>),
+    ) {
+        let block = self.block;
+        self.findings.add((at.pc, kind), block, || {
+            let (message, place) = describe();
+            let (access, address) = (Some(access), Some(address));
+            Record {
+                block,
+                thread: at.thread,
+                access,
+                address,
+                place,
+                message,
+                count: 1,
+            }
+        });
+    }
+
+    /// Reports any other finding.
+    pub fn report(&mut self, at: Site, kind: FindingKind, describe: impl FnOnce() -> String) {
+        let block = self.block;
+        self.findings.add((at.pc, kind), block, || Record {
+            block,
+            thread: at.thread,
+            access: None,
+            address: None,
+            place: None,
+            message: describe(),
+            count: 1,
+        });
+    }
+
+    /// Gives up the parallel attempt.
+    pub fn give_up(&self) {
+        self.m.abort.store(true, Relaxed);
+    }
+}
+
+/// Instruction and thread of a finding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site {
+    pub pc: u32,
+    pub thread: u32,
+}

@@ -1,0 +1,24 @@
+//! The interpreter: runs decoded kernels warp by warp, 32 lanes at a time.
+
+mod access;
+mod async_copy;
+mod atomics;
+mod barrier;
+pub(crate) mod block;
+mod collective;
+mod cvt;
+pub(crate) mod findings;
+mod float;
+pub(crate) mod global;
+mod int;
+pub(crate) mod machine;
+mod matrix;
+mod race;
+mod rare;
+pub(crate) mod registers;
+mod run;
+mod scalar;
+mod shared;
+mod soft;
+mod traffic;
+pub(crate) mod warp;

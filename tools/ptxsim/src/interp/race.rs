@@ -1,0 +1,348 @@
+//! Races between the threads of a block, on shared or global memory.
+//!
+//! Time is counted in completed barriers of the block. `Order` knows, for each pair of warps, up to when the
+//! other's accesses are ordered before one's own present; a cell knows who last accessed a location and when.
+//! Within a warp, `bar.warp.sync` (and every barrier) starts a new interval, and two lanes' accesses in one
+//! interval are unordered. A store of the value that is there already is no hazard.
+
+/// What orders the accesses of a block's warps.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Completed barriers, plus one.
+    pub now: u32,
+    /// `seen[v][r]`: accesses of warp `r` at a time before this are ordered before warp `v`'s present.
+    seen: Vec<[u32; 32]>,
+    /// The least of `seen[v]` over the other warps.
+    floor: [u32; 32],
+}
+
+impl Order {
+    pub fn new() -> Order {
+        Order {
+            now: 1,
+            seen: vec![[0; 32]; 32],
+            floor: [0; 32],
+        }
+    }
+
+    pub fn reset(&mut self) {
+        self.now = 1;
+        self.seen.fill([0; 32]);
+        self.floor = [0; 32];
+    }
+
+    /// A barrier completed that the warps of `joined` took part in (waiting or only arriving), and that those of
+    /// `waited` waited at; the block has `warps` warps.
+    pub fn barrier(&mut self, joined: u32, waited: u32, warps: usize) {
+        self.now += 1;
+        let mut merged = [0u32; 32];
+        for p in (0..warps).filter(|p| joined >> p & 1 == 1) {
+            for (m, s) in merged.iter_mut().zip(&self.seen[p]) {
+                *m = (*m).max(*s);
+            }
+        }
+        for (r, m) in merged.iter_mut().enumerate() {
+            if joined >> r & 1 == 1 {
+                *m = self.now;
+            }
+        }
+        for v in (0..warps).filter(|v| waited >> v & 1 == 1) {
+            for (s, m) in self.seen[v].iter_mut().zip(&merged) {
+                *s = (*s).max(*m);
+            }
+            let others = (0..warps).filter(|r| *r != v);
+            self.floor[v] = others.map(|r| self.seen[v][r]).min().unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Whether an access at `time` by one of `others` is not ordered before warp `v`'s present.
+    fn unordered(&self, v: u32, time: u32, others: u32) -> bool {
+        time >= self.floor[v as usize]
+            && others != 0
+            && (0..32).any(|r| others >> r & 1 == 1 && time >= self.seen[v as usize][r])
+    }
+}
+
+/// Who accesses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Actor {
+    pub warp: u32,
+    pub lane: u32,
+    /// Number of the warp's present interval between warp-level syncs.
+    pub interval: u32,
+}
+
+/// What an access collides with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hazard {
+    pub kind: HazardKind,
+    /// Between lanes of one warp.
+    pub in_warp: bool,
+    /// The earlier access was a `cp.async`.
+    pub async_copy: bool,
+    /// Warp of the earlier access.
+    pub other: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HazardKind {
+    ReadAfterWrite,
+    WriteAfterRead,
+    WriteAfterWrite,
+}
+
+/// The last accesses of one location.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cell {
+    write_time: u32,
+    read_time: u32,
+    /// Warps that wrote (all the same value, or a race was reported) and read since then.
+    writers: u32,
+    readers: u32,
+    /// Lanes of the last writing and the last reading warp, in the interval given.
+    write_lanes: u32,
+    read_lanes: u32,
+    write_interval: u32,
+    read_interval: u32,
+    write_warp: u8,
+    read_warp: u8,
+    atomic: bool,
+    async_copy: bool,
+}
+
+impl Cell {
+    fn hazard(&self, kind: HazardKind, in_warp: bool, others: u32) -> Option<Hazard> {
+        let async_copy = kind == HazardKind::ReadAfterWrite && self.async_copy;
+        Some(Hazard {
+            kind,
+            in_warp,
+            async_copy,
+            other: others.trailing_zeros().min(31),
+        })
+    }
+
+    /// Checks a read without recording it. A strong read (volatile, relaxed, ...) may meet strong writes.
+    #[inline]
+    pub fn check_read(&self, who: Actor, order: &Order, strong: bool) -> Option<Hazard> {
+        if self.write_time == 0 || (strong && self.atomic) {
+            return None;
+        }
+        let me = 1 << who.warp;
+        if self.writers & me == 0 {
+            let others = self.writers;
+            if self.write_time >= order.floor[who.warp as usize]
+                && order.unordered(who.warp, self.write_time, others)
+            {
+                return self.hazard(HazardKind::ReadAfterWrite, false, others);
+            }
+        } else if u32::from(self.write_warp) == who.warp
+            && self.write_interval == who.interval
+            && self.write_lanes >> who.lane & 1 == 0
+        {
+            return self.hazard(HazardKind::ReadAfterWrite, true, me);
+        }
+        None
+    }
+
+    #[inline]
+    pub fn read(&mut self, who: Actor, order: &Order, strong: bool) -> Option<Hazard> {
+        let hazard = self.check_read(who, order, strong);
+        if strong {
+            return hazard;
+        }
+        let me = 1 << who.warp;
+        self.readers = if self.read_time == order.now {
+            self.readers | me
+        } else {
+            me
+        };
+        self.read_time = order.now;
+        let lane = 1 << who.lane;
+        if u32::from(self.read_warp) == who.warp && self.read_interval == who.interval {
+            self.read_lanes |= lane;
+        } else {
+            self.read_warp = who.warp as u8;
+            self.read_interval = who.interval;
+            self.read_lanes = lane;
+        }
+        hazard
+    }
+
+    /// Checks a write without recording it. `changes`: the value differs from what is there.
+    #[inline]
+    pub fn check_write(
+        &self,
+        who: Actor,
+        order: &Order,
+        changes: bool,
+        atomic: bool,
+    ) -> Option<Hazard> {
+        if !changes {
+            return None;
+        }
+        let me = 1u32 << who.warp;
+        let lane = 1u32 << who.lane;
+        if self.write_time != 0 && !(atomic && self.atomic) {
+            let others = self.writers & !me;
+            if order.unordered(who.warp, self.write_time, others) {
+                return self.hazard(HazardKind::WriteAfterWrite, false, others);
+            }
+            if u32::from(self.write_warp) == who.warp
+                && self.write_interval == who.interval
+                && self.write_lanes & !lane != 0
+            {
+                return self.hazard(HazardKind::WriteAfterWrite, true, me);
+            }
+        }
+        if self.read_time != 0 {
+            let others = self.readers & !me;
+            if order.unordered(who.warp, self.read_time, others) {
+                return self.hazard(HazardKind::WriteAfterRead, false, others);
+            }
+            if u32::from(self.read_warp) == who.warp
+                && self.read_interval == who.interval
+                && self.read_lanes & !lane != 0
+            {
+                return self.hazard(HazardKind::WriteAfterRead, true, me);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    pub fn write(
+        &mut self,
+        who: Actor,
+        order: &Order,
+        changes: bool,
+        atomic: bool,
+        async_copy: bool,
+    ) -> Option<Hazard> {
+        let hazard = self.check_write(who, order, changes, atomic);
+        let me = 1 << who.warp;
+        let same_time = self.write_time == order.now;
+        self.atomic = atomic && (!same_time || self.atomic);
+        self.writers = if same_time { self.writers | me } else { me };
+        self.write_time = order.now;
+        self.async_copy = async_copy;
+        let lane = 1 << who.lane;
+        if u32::from(self.write_warp) == who.warp && self.write_interval == who.interval {
+            self.write_lanes |= lane;
+        } else {
+            self.write_warp = who.warp as u8;
+            self.write_interval = who.interval;
+            self.write_lanes = lane;
+        }
+        hazard
+    }
+}
+
+/// Cells of global words (or bytes) that blocks accessed lately: a bounded table, so a hazard between accesses far
+/// apart can be missed, but none is made up.
+#[derive(Debug)]
+pub(crate) struct RecentCells {
+    /// Location, block (plus one) and cell.
+    cells: Vec<(u64, u64, Cell)>,
+    block: u64,
+}
+
+impl RecentCells {
+    const BITS: u32 = 12;
+
+    pub fn new() -> RecentCells {
+        RecentCells {
+            cells: vec![(0, 0, Cell::default()); 1 << RecentCells::BITS],
+            block: 0,
+        }
+    }
+
+    /// Turns to a block; the others' cells no longer count.
+    pub fn enter(&mut self, block: u64) {
+        self.block = block + 1;
+    }
+
+    /// The cell of an address, at word or byte granularity.
+    #[inline]
+    pub fn cell(&mut self, address: u64, byte: bool) -> &mut Cell {
+        let location = address << 1 | u64::from(byte);
+        let slot =
+            (location.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - RecentCells::BITS)) as usize;
+        let entry = &mut self.cells[slot];
+        if entry.0 != location || entry.1 != self.block {
+            *entry = (location, self.block, Cell::default());
+        }
+        &mut entry.2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actor(warp: u32, lane: u32) -> Actor {
+        Actor {
+            warp,
+            lane,
+            interval: 1,
+        }
+    }
+
+    #[test]
+    fn a_barrier_orders_what_it_joins() {
+        let mut order = Order::new();
+        let mut cell = Cell::default();
+        assert_eq!(cell.write(actor(0, 0), &order, true, false, false), None);
+        assert_eq!(
+            cell.read(actor(1, 0), &order, false).map(|h| h.kind),
+            Some(HazardKind::ReadAfterWrite)
+        );
+        order.barrier(0b11, 0b11, 2);
+        assert_eq!(cell.read(actor(1, 0), &order, false), None);
+        let hazard = cell.write(actor(0, 0), &order, true, false, false);
+        assert_eq!(hazard.map(|h| h.kind), Some(HazardKind::WriteAfterRead));
+    }
+
+    #[test]
+    fn a_partial_barrier_orders_only_its_warps() {
+        let mut order = Order::new();
+        let mut cell = Cell::default();
+        assert_eq!(cell.write(actor(0, 0), &order, true, false, false), None);
+        order.barrier(0b011, 0b011, 3);
+        assert_eq!(cell.check_read(actor(1, 0), &order, false), None);
+        assert!(cell.check_read(actor(2, 0), &order, false).is_some());
+        // Order is transitive: 2 syncs with 1, which synced with 0.
+        order.barrier(0b110, 0b110, 3);
+        assert_eq!(cell.check_read(actor(2, 0), &order, false), None);
+    }
+
+    #[test]
+    fn the_same_value_and_atomics_are_no_race() {
+        let order = Order::new();
+        let mut cell = Cell::default();
+        assert_eq!(cell.write(actor(0, 0), &order, true, false, false), None);
+        assert_eq!(cell.write(actor(1, 0), &order, false, false, false), None);
+        assert_eq!(cell.read(actor(0, 0), &order, false), None);
+        assert_eq!(cell.read(actor(1, 0), &order, false), None);
+        let mut counter = Cell::default();
+        assert_eq!(counter.write(actor(0, 0), &order, true, true, false), None);
+        assert_eq!(counter.write(actor(1, 3), &order, true, true, false), None);
+        assert!(counter.read(actor(2, 0), &order, false).is_some());
+    }
+
+    #[test]
+    fn lanes_of_a_warp_need_a_warp_sync() {
+        let order = Order::new();
+        let mut cell = Cell::default();
+        assert_eq!(cell.write(actor(0, 5), &order, true, false, false), None);
+        assert_eq!(cell.read(actor(0, 5), &order, false), None);
+        assert!(
+            cell.read(actor(0, 6), &order, false)
+                .is_some_and(|h| h.in_warp)
+        );
+        let later = Actor {
+            interval: 2,
+            ..actor(0, 6)
+        };
+        assert_eq!(cell.read(later, &order, false), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! Shared memory of a block: bytes, which of them exist and were written, and the race cells.
+
+use super::race::{Actor, Cell, Hazard, Order};
+use crate::ptx::isa::{Code, SharedVar};
+
+/// Low four bits: bytes of the word that something wrote; high four: bytes that belong to a variable.
+const WRITTEN: u8 = 0x0f;
+
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    words: Vec<u32>,
+    state: Vec<u8>,
+    cells: Vec<Cell>,
+    /// Cells of single bytes, made at the first access of fewer than four bytes.
+    byte_cells: Vec<Cell>,
+    /// `cp.async` copies on their way to each word.
+    in_flight: Vec<u16>,
+    bytes: u32,
+    check: bool,
+}
+
+/// What is wrong with an access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SharedFault {
+    Unwritten,
+    InFlight,
+    Race(Hazard),
+}
+
+impl Shared {
+    /// Empty shared memory for a new block.
+    pub fn reset(&mut self, code: &Code, dynamic: u32, check: bool) {
+        self.bytes = code.dynamic_offset + dynamic;
+        self.check = check;
+        let words = self.bytes.div_ceil(4) as usize;
+        self.words.clear();
+        self.words.resize(words, 0);
+        self.state.clear();
+        self.state.resize(words, 0);
+        let dynamic_part = SharedVar {
+            name: String::new(),
+            offset: code.dynamic_offset,
+            size: dynamic,
+        };
+        for var in code.shared_vars.iter().chain([&dynamic_part]) {
+            for byte in var.offset..var.offset + var.size {
+                self.state[(byte / 4) as usize] |= 0x10 << (byte % 4);
+            }
+        }
+        self.in_flight.clear();
+        self.byte_cells.clear();
+        self.cells.clear();
+        if check {
+            self.in_flight.resize(words, 0);
+            self.cells.resize(words, Cell::default());
+        }
+    }
+
+    /// Whether all bytes belong to one variable or another. Accesses are aligned and have 1, 2 or a multiple of
+    /// 4 bytes.
+    #[inline]
+    pub fn exists(&self, address: u64, bytes: u32) -> bool {
+        if address.saturating_add(u64::from(bytes)) > u64::from(self.bytes) {
+            return false;
+        }
+        let first = (address / 4) as usize;
+        if bytes >= 4 {
+            self.state[first..first + (bytes / 4) as usize]
+                .iter()
+                .all(|s| s & !WRITTEN == 0xf0)
+        } else {
+            let need = (0x10 << (address % 4)) * ((1 << bytes) - 1);
+            u32::from(self.state[first]) & need == need
+        }
+    }
+
+    /// One word, or 1 or 2 bytes of it in the low bits.
+    #[inline]
+    pub fn get(&self, address: u64, bytes: u32) -> u32 {
+        let word = self.words[(address / 4) as usize];
+        if bytes >= 4 {
+            word
+        } else {
+            word >> (8 * (address % 4)) & ((1 << (8 * bytes)) - 1)
+        }
+    }
+
+    #[inline]
+    pub fn put(&mut self, address: u64, bytes: u32, value: u32) {
+        let at = (address / 4) as usize;
+        if bytes >= 4 {
+            self.words[at] = value;
+            self.state[at] |= WRITTEN;
+        } else {
+            let shift = 8 * (address % 4) as u32;
+            let mask = ((1u32 << (8 * bytes)) - 1) << shift;
+            self.words[at] = (self.words[at] & !mask) | (value << shift & mask);
+            self.state[at] |= ((1 << bytes) - 1) << (address % 4);
+        }
+    }
+
+    /// Whether something wrote all of a word, or of 1 or 2 bytes.
+    pub fn was_written(&self, address: u64, bytes: u32) -> bool {
+        let state = self.state[(address / 4) as usize];
+        if bytes >= 4 {
+            state & WRITTEN == WRITTEN
+        } else {
+            let need = ((1u32 << bytes) - 1) << (address % 4);
+            u32::from(state) & need == need
+        }
+    }
+
+    fn byte_cells(&mut self) -> &mut [Cell] {
+        if self.byte_cells.is_empty() {
+            self.byte_cells
+                .resize(self.words.len() * 4, Cell::default());
+        }
+        &mut self.byte_cells
+    }
+
+    /// Checks and records a read of one word or less.
+    #[inline]
+    pub fn note_read(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        who: Actor,
+        order: &Order,
+        strong: bool,
+    ) -> Option<SharedFault> {
+        let word = (address / 4) as usize;
+        if self.in_flight[word] != 0 {
+            return Some(SharedFault::InFlight);
+        }
+        let mut hazard;
+        if bytes >= 4 {
+            hazard = self.cells[word].read(who, order, strong);
+            if !self.byte_cells.is_empty() {
+                // Byte cells know of writes by bytes; the read itself is recorded for the word.
+                let bytes = &self.byte_cells[word * 4..word * 4 + 4];
+                hazard = hazard.or_else(|| {
+                    bytes
+                        .iter()
+                        .find_map(|cell| cell.check_read(who, order, strong))
+                });
+            }
+        } else {
+            hazard = self.cells[word].check_read(who, order, strong);
+            let at = address as usize;
+            for cell in &mut self.byte_cells()[at..at + bytes as usize] {
+                hazard = cell.read(who, order, strong).or(hazard);
+            }
+        }
+        match hazard {
+            Some(hazard) => Some(SharedFault::Race(hazard)),
+            None if !self.was_written(address, bytes) => Some(SharedFault::Unwritten),
+            None => None,
+        }
+    }
+
+    /// Checks and records a write of one word or less, before [`Shared::put`].
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    pub fn note_write(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        value: u32,
+        who: Actor,
+        order: &Order,
+        atomic: bool,
+        async_copy: bool,
+    ) -> Option<SharedFault> {
+        let word = (address / 4) as usize;
+        if self.in_flight[word] != 0 && !async_copy {
+            return Some(SharedFault::InFlight);
+        }
+        let changes = self.get(address, bytes) != value || !self.was_written(address, bytes);
+        let mut hazard;
+        if bytes >= 4 {
+            hazard = self.cells[word].write(who, order, changes, atomic, async_copy);
+            if !self.byte_cells.is_empty() {
+                let bytes = &self.byte_cells[word * 4..word * 4 + 4];
+                hazard = hazard.or_else(|| {
+                    bytes
+                        .iter()
+                        .find_map(|c| c.check_write(who, order, changes, atomic))
+                });
+            }
+        } else {
+            hazard = self.cells[word].check_write(who, order, changes, atomic);
+            let at = address as usize;
+            for cell in &mut self.byte_cells()[at..at + bytes as usize] {
+                hazard = cell
+                    .write(who, order, changes, atomic, async_copy)
+                    .or(hazard);
+            }
+        }
+        hazard.map(SharedFault::Race)
+    }
+
+    /// A `cp.async` to this word begins: the earlier accesses must be ordered before it.
+    pub fn begin_copy(&mut self, address: u64, who: Actor, order: &Order) -> Option<SharedFault> {
+        let word = (address / 4) as usize;
+        let hazard = self.cells[word].check_write(who, order, true, false);
+        let bytes = self
+            .byte_cells
+            .get(word * 4..word * 4 + 4)
+            .unwrap_or_default();
+        let hazard = hazard.or_else(|| {
+            bytes
+                .iter()
+                .find_map(|c| c.check_write(who, order, true, false))
+        });
+        self.in_flight[word] = self.in_flight[word].saturating_add(1);
+        hazard.map(SharedFault::Race)
+    }
+
+    /// The copy to this word has been waited for.
+    pub fn end_copy(&mut self, address: u64) {
+        let word = &mut self.in_flight[(address / 4) as usize];
+        *word = word.saturating_sub(1);
+    }
+}
+
+/// Names the variable that an address is in or behind, and the offset from its start.
+pub(crate) fn place(code: &Code, address: u64) -> (String, i64) {
+    let before = |var: &&SharedVar| u64::from(var.offset) <= address;
+    if code.shared_vars.is_empty() || address >= u64::from(code.dynamic_offset) {
+        return (
+            "dynamic shared memory".into(),
+            address.wrapping_sub(u64::from(code.dynamic_offset)) as i64,
+        );
+    }
+    // An address in the gap in front of a variable is more likely meant for that one.
+    let next = code
+        .shared_vars
+        .iter()
+        .find(|var| u64::from(var.offset) > address && u64::from(var.offset) - address <= 16);
+    let last = code.shared_vars.iter().rev().find(before);
+    let inside = last.filter(|var| address < u64::from(var.offset) + u64::from(var.size) + 64);
+    match inside.or(next).or(last) {
+        Some(var) => (
+            format!("shared {}", var.name),
+            address.wrapping_sub(u64::from(var.offset)) as i64,
+        ),
+        None => ("shared memory".into(), address as i64),
+    }
+}

@@ -1,0 +1,238 @@
+//! A warp: registers, local memory, and where its lanes are.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::machine::{Machine, Site};
+use super::race::Actor;
+use super::registers::{Lanes32, Registers, lanes};
+use crate::ptx::isa::{Code, Special};
+
+/// What a warp is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum State {
+    #[default]
+    Running,
+    /// Waits at the barrier of that number.
+    Waiting(u32),
+    Done,
+}
+
+/// A `cp.async` of one lane on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copy {
+    pub destination: u64,
+    pub bytes: u32,
+    pub data: [u32; 4],
+    /// Group that it was committed to, or will be.
+    pub group: u32,
+    pub pc: u32,
+}
+
+/// Copies on their way and groups committed, per lane.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    pub pending: VecDeque<Copy>,
+    pub committed: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Warp {
+    pub index: u32,
+    pub regs: Registers,
+    pub state: State,
+    /// The lanes that run, and where.
+    pub pc: u32,
+    pub mask: u32,
+    /// Other groups of lanes, the smallest place last.
+    pub pending: Vec<(u32, u32)>,
+    /// Groups that wait at a barrier which the rest of the warp has not reached.
+    pub parked: Vec<(u32, u32)>,
+    /// The barrier that the parked groups wait at.
+    pub barrier: u32,
+    /// Lanes that have not exited.
+    pub live: u32,
+    /// Lanes that existed at the start.
+    pub born: u32,
+    /// Number of the interval between warp-level syncs.
+    pub interval: u32,
+    pub executed: u64,
+    /// Where the unwritten value in a register first came up.
+    pub origin: HashMap<u32, u32>,
+    pub copies: Vec<Copies>,
+    pub local: Local,
+}
+
+impl Warp {
+    /// Sets the warp up for a block: `index` within the block, `linear` index of the block.
+    pub fn reset(&mut self, m: &Machine<'_>, index: u32, linear: u64) {
+        self.index = index;
+        self.regs.reset(m.code);
+        self.state = State::Running;
+        self.pc = 0;
+        let threads = (m.threads - index * 32).min(32);
+        self.born = if threads == 32 {
+            !0
+        } else {
+            (1 << threads) - 1
+        };
+        self.live = self.born;
+        self.mask = self.born;
+        self.pending.clear();
+        self.parked.clear();
+        self.interval = 1;
+        self.executed = 0;
+        self.origin.clear();
+        self.copies.clear();
+        self.local.reset(m.code);
+        let block = position(linear, m.grid);
+        for (special, slot) in &m.code.specials {
+            let value = self.special(m, *special, block, linear);
+            self.regs.preset(*slot, value);
+        }
+    }
+
+    fn special(&self, m: &Machine<'_>, special: Special, block: [u32; 3], linear: u64) -> Lanes32 {
+        let first = self.index * 32;
+        let [x, y, _] = m.block;
+        let dims = |list: [u32; 3], axis: u8| [list[axis as usize]; 32];
+        let warps = m.threads.div_ceil(32);
+        match special {
+            Special::Tid(0) => std::array::from_fn(|lane| (first + lane as u32) % x),
+            Special::Tid(1) => std::array::from_fn(|lane| (first + lane as u32) / x % y),
+            Special::Tid(_) => std::array::from_fn(|lane| (first + lane as u32) / x / y),
+            Special::Ntid(axis) => dims(m.block, axis),
+            Special::Ctaid(axis) => dims(block, axis),
+            Special::Nctaid(axis) => dims(m.grid, axis),
+            Special::LaneId => std::array::from_fn(|lane| lane as u32),
+            Special::WarpId => [self.index; 32],
+            Special::NWarpId => [warps; 32],
+            Special::SmId => [(linear % u64::from(m.sms)) as u32; 32],
+            Special::NSmId => [m.sms; 32],
+            Special::GridId => [m.launch; 32],
+            Special::LaneMaskEq => std::array::from_fn(|lane| 1 << lane),
+            Special::LaneMaskLt => std::array::from_fn(|lane| (1 << lane) - 1),
+            Special::LaneMaskLe => std::array::from_fn(|lane| !0 >> (31 - lane)),
+            Special::LaneMaskGt => std::array::from_fn(|lane| !(!0 >> (31 - lane))),
+            Special::LaneMaskGe => std::array::from_fn(|lane| !((1 << lane) - 1)),
+            Special::DynamicShared => [m.dynamic_shared; 32],
+            Special::TotalShared => [m.static_shared + m.dynamic_shared; 32],
+        }
+    }
+
+    /// The site of a lane at the present instruction.
+    pub fn site(&self, lane: usize) -> Site {
+        Site {
+            pc: self.pc,
+            thread: self.index * 32 + lane as u32,
+        }
+    }
+
+    pub fn first_site(&self, mask: u32) -> Site {
+        self.site(lanes(mask).next().unwrap_or(0))
+    }
+
+    pub fn actor(&self, lane: usize) -> Actor {
+        Actor {
+            warp: self.index,
+            lane: lane as u32,
+            interval: self.interval,
+        }
+    }
+
+    /// Adds a group of lanes that goes on at `pc`.
+    pub fn put_aside(&mut self, pc: u32, mask: u32) {
+        if let Some((_, group)) = self.pending.iter_mut().find(|(at, _)| *at == pc) {
+            *group |= mask;
+            return;
+        }
+        let at = self.pending.partition_point(|(other, _)| *other > pc);
+        self.pending.insert(at, (pc, mask));
+    }
+
+    /// Turns to the lanes with the smallest place; false if there are none to run.
+    pub fn take_next(&mut self) -> bool {
+        match self.pending.pop() {
+            Some((pc, mask)) => {
+                self.pc = pc;
+                self.mask = mask;
+                true
+            }
+            None => {
+                self.mask = 0;
+                false
+            }
+        }
+    }
+
+    /// Lets the parked lanes go on after a barrier.
+    pub fn release(&mut self) {
+        self.state = State::Running;
+        self.interval += 1;
+        for (pc, mask) in std::mem::take(&mut self.parked) {
+            self.put_aside(pc, mask);
+        }
+        if self.mask == 0 {
+            self.take_next();
+        }
+    }
+}
+
+/// Coordinates of a linear index, the first running fastest.
+pub(crate) fn position(linear: u64, extent: [u32; 3]) -> [u32; 3] {
+    let [x, y, _] = extent.map(u64::from);
+    [
+        (linear % x) as u32,
+        (linear / x % y) as u32,
+        (linear / x / y) as u32,
+    ]
+}
+
+/// Local memory of a warp's lanes, one after the other, made at the first access.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
+    data: Vec<u8>,
+    written: Vec<bool>,
+    bytes: usize,
+}
+
+impl Local {
+    fn reset(&mut self, code: &Code) {
+        self.bytes = code.local_bytes as usize;
+        self.data.clear();
+        self.written.clear();
+    }
+
+    fn make(&mut self) {
+        if self.data.is_empty() {
+            self.data.resize(self.bytes * 32, 0);
+            self.written.resize(self.bytes * 32, false);
+        }
+    }
+
+    /// Bytes per lane.
+    pub fn exists(&self, address: u64, bytes: u32) -> bool {
+        address.saturating_add(u64::from(bytes)) <= self.bytes as u64
+    }
+
+    /// A scalar of up to 8 bytes, and whether all of it was written.
+    pub fn get(&mut self, lane: usize, address: u64, bytes: u32) -> (u64, bool) {
+        self.make();
+        let range = lane * self.bytes + address as usize
+            ..lane * self.bytes + address as usize + bytes as usize;
+        let mut value = [0; 8];
+        value[..bytes as usize].copy_from_slice(&self.data[range.clone()]);
+        (
+            u64::from_le_bytes(value),
+            self.written[range].iter().all(|w| *w),
+        )
+    }
+
+    /// Stores a scalar; storing an unwritten value makes the bytes count as unwritten.
+    pub fn put(&mut self, lane: usize, address: u64, bytes: u32, value: u64, written: bool) {
+        self.make();
+        let range = lane * self.bytes + address as usize
+            ..lane * self.bytes + address as usize + bytes as usize;
+        self.data[range.clone()].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+        self.written[range].fill(written);
+    }
+}

@@ -1,0 +1,20 @@
+//! From PTX text to decoded kernels: tokens, statements, decoding, control flow.
+
+mod arithmetic;
+mod body;
+mod convert;
+mod decode;
+mod floats;
+mod flow;
+mod function;
+pub(crate) mod isa;
+mod lex;
+mod lines;
+mod memory;
+mod operands;
+mod parse;
+mod types;
+mod warp;
+
+pub(crate) use lines::Lines;
+pub(crate) use parse::parse;
