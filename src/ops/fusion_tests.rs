@@ -7,7 +7,7 @@ use super::conv2d::{Extras, Geometry, conv2d, conv2d_fused};
 use super::dwconv::dwconv;
 use super::layout::reshape;
 use super::linear::linear;
-use super::mbconv::{Norm, RawWeights, fold, mbconv_eval};
+use super::mbconv::{RawWeights, fold, mbconv_eval};
 use super::resample::nearest2;
 use super::squeeze_excite::squeeze_excite;
 use super::testing::{Case, Input, TOLERANCE, compare, input};
@@ -205,19 +205,15 @@ fn bottleneck(ci: usize, hidden: usize, co: usize) -> Vec<Input> {
     inputs
 }
 
-fn norm(v: &[Var], i: usize) -> Norm {
+/// Factor and summand of batch norm `i`.
+fn norm(r: &dyn Recorder, v: &[Var], i: usize) -> (Var, Var) {
     let v = &v[4 + 4 * i..];
-    Norm {
-        gamma: v[0],
-        beta: v[1],
-        mean: v[2],
-        var: v[3],
-    }
+    batch_norm_fold(r, v[0], v[1], v[2], v[3])
 }
 
 fn folded(r: &dyn Recorder, v: &[Var], upsample: bool) -> Var {
     let raw = RawWeights {
-        norms: [0, 1, 2, 3].map(|i| norm(v, i)),
+        norms: [0, 1, 2, 3].map(|i| norm(r, v, i)),
         expand: v[1],
         depthwise: v[2],
         project: v[3],
@@ -227,8 +223,7 @@ fn folded(r: &dyn Recorder, v: &[Var], upsample: bool) -> Var {
 
 fn in_parts(r: &dyn Recorder, v: &[Var], x: Var) -> Var {
     let normalized = |x: Var, i: usize, activation: Activation| {
-        let n = norm(v, i);
-        let (scale, shift) = batch_norm_fold(r, n.gamma, n.beta, n.mean, n.var);
+        let (scale, shift) = norm(r, v, i);
         scale_shift(r, x, scale, shift, activation)
     };
     let x = normalized(x, 0, Activation::None);

@@ -2,30 +2,17 @@
 //! nodes again only when a parameter or a statistic changes.
 
 use super::MbconvWeights;
-use crate::ops::batch_norm::batch_norm_fold;
 use crate::ops::binary::{add, mul};
 use crate::ops::layout::reshape;
 use crate::ops::linear::linear;
 use crate::ops::{Recorder, Var};
 
-/// A batch norm's parameters and statistics, each `[c]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Norm {
-    /// Factor.
-    pub gamma: Var,
-    /// Summand.
-    pub beta: Var,
-    /// Running mean.
-    pub mean: Var,
-    /// Running variance.
-    pub var: Var,
-}
-
 /// A bottleneck as it is trained: three convolutions without bias between four batch norms.
 #[derive(Clone, Copy, Debug)]
 pub struct RawWeights {
-    /// The batch norms, in order: before the expansion, after it, after the depthwise convolution, after the projection.
-    pub norms: [Norm; 4],
+    /// Factor and summand of each batch norm, from [`crate::ops::batch_norm::batch_norm_fold`], in order: before the expansion, after
+    /// it, after the depthwise convolution, after the projection.
+    pub norms: [(Var, Var); 4],
     /// `[ci, hidden]`, or `[1, 1, ci, hidden]`.
     pub expand: Var,
     /// `[k, k, hidden]`.
@@ -39,9 +26,7 @@ pub struct RawWeights {
 /// The first batch norm has no activation, and a 1x1 convolution no padding: with factor `s` and summand `t` a channel it becomes
 /// `(x s + t) w = x (s w) + t w`. The others follow their convolution and scale its output channels.
 pub fn fold(r: &dyn Recorder, raw: RawWeights) -> MbconvWeights {
-    let [(s0, t0), (s1, t1), (s2, b_dw), (s3, b2)] = raw
-        .norms
-        .map(|n| batch_norm_fold(r, n.gamma, n.beta, n.mean, n.var));
+    let [(s0, t0), (s1, t1), (s2, b_dw), (s3, b2)] = raw.norms;
     let matrix = |w: Var, rows: Var| {
         let rows = r.shape(rows).len();
         reshape(r, w, [rows, r.shape(w).last()])

@@ -12,7 +12,7 @@ mod cpu;
 mod fold;
 mod reference;
 
-pub use fold::{Norm, RawWeights, fold};
+pub use fold::{RawWeights, fold};
 
 use super::{
     ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, fill,
