@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Work below this many floating-point operations (about 15 microseconds of one core) stays on the calling thread. Unit tests send
 /// everything to the pool.
-const MIN_PARALLEL_FLOPS: u64 = if cfg!(test) { 0 } else { 2_000_000 };
+const MIN_PARALLEL_FLOPS: u64 = if cfg!(test) { 1 } else { 2_000_000 };
 
 /// Upper limit of scratch slots a kernel asks for; also the largest number of threads one kernel call can use when its tasks
 /// need scratch memory.
