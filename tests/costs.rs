@@ -8,7 +8,7 @@ use vaebm::langevin::programs::{Chains, EBM, StepNoise};
 use vaebm::nn::params::{ParamSpec, Role};
 use vaebm::nn::{Mode, Net};
 use vaebm::nvae::Nvae;
-use vaebm::ops::Recorder;
+use vaebm::ops::{ACTIVATION_FLOPS, Recorder};
 use vaebm::program::{Launch, Plan};
 use vaebm::tape::Tape;
 use vaebm::train::vae_programs::VAE;
@@ -124,11 +124,12 @@ fn model(config: &Config) -> Nvae {
     Nvae::new(config.vae.clone(), config.data.size, config.data.channels)
 }
 
-/// Weights of convolutions, as the table counts parameters: what a step reads from memory as matrices.
+/// Weights of convolutions, those of the skips of up cells apart: that is how the table comes to its digits for all four published
+/// presets.
 fn millions(params: &[ParamSpec]) -> f64 {
-    let weights = params
-        .iter()
-        .filter(|p| matches!(p.role, Role::Conv | Role::Depthwise));
+    let weights = params.iter().filter(|p| {
+        matches!(p.role, Role::Conv | Role::Depthwise) && !p.name.ends_with("skip.1.weight")
+    });
     weights.map(|p| p.shape.len()).sum::<usize>() as f64 / 1e6
 }
 
@@ -190,7 +191,7 @@ fn saved_by_expanding_first(plain: &Plan) -> f64 {
             continue;
         }
         // In recorded order: upsampling, batch norm, expansion. The upsampling of a skip is followed by the skip's own layer.
-        let next = launches[i + 1..].iter().find(|l| multiplies(l));
+        let next = launches[i + 1..].iter().find(multiplies);
         if let Some(product) = next.filter(|l| l.label.contains("_ops.")) {
             saved += 0.75 * product.cost.flops / 2e9;
         }
@@ -260,12 +261,10 @@ fn cost_rules_reproduce_the_table() {
         // A fused cell that doubles the resolution expands its input before it is repeated: a quarter of those products, nothing
         // else may change.
         let fused = gflop(&decoder(&config, Tape::new()).0) / 2.0;
-        check.within(
-            "fused decoder GMAC",
-            fused,
-            decoder_gmac - saved_by_expanding_first(&plain),
-            0.02,
-        );
+        // Its two activations of every expanded element count in its cost.
+        let activations = expanded(&plain) * 1e6 * 2.0 * ACTIVATION_FLOPS / 2e9;
+        let wanted = decoder_gmac - saved_by_expanding_first(&plain) + activations;
+        check.within("fused decoder GMAC", fused, wanted, 0.02);
         misses.extend(check.misses);
     }
     assert!(misses.is_empty(), "\n{}", misses.join("\n"));
