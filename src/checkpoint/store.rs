@@ -86,7 +86,7 @@ impl Store {
     /// usable until the new one is durable.
     ///
     /// # Errors
-    /// As [`write`]; a header of another stage.
+    /// As [`write()`]; a header of another stage.
     pub fn save(
         &self,
         header: &Header,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Bring a published PyTorch checkpoint over into a run folder.
 ///
-/// Takes the official stage-1 checkpoint.pt, then, into the same folder, the energy network's EBM_<n>.pth. Both are read as
+/// Takes the official stage-1 checkpoint.pt, then, into the same folder, the energy network's EBM_N.pth. Both are read as
 /// data: nothing in them is executed. Optimiser state comes along, so that training can go on with --resume.
 ///
 /// Examples:

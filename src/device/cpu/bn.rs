@@ -1,6 +1,6 @@
 //! Batch normalisation over `[rows, c]` (rows are images times pixels), fused with the activation that follows.
 //!
-//! Training: mean and variance in two passes over each chunk of rows (never E[x^2] - E[x]^2), chunks joined by the exact update of Chan,
+//! Training: mean and variance in two passes over each chunk of rows (never `E[x^2] - E[x]^2`), chunks joined by the exact update of Chan,
 //! Golub and LeVeque (1983) in fixed order; then `y = act(gamma (x - mean) inv_std + beta)`. The gradient recomputes the activation's
 //! argument from `x`, so nothing but mean and inverse deviation is kept. Evaluation: `y = act(scale x + shift)` and its gradient.
 //! All of it is bound by memory: reads and writes of `x`, `y`, `dy`, `dx` once per pass.

@@ -208,7 +208,7 @@ pub fn forward_workspace(g: &MbConvGeometry) -> usize {
     workspace(g, false)
 }
 
-/// Scratch elements of [`backward`].
+/// Scratch elements of [`backward()`].
 pub fn backward_workspace(g: &MbConvGeometry) -> usize {
     workspace(g, true)
 }

@@ -45,8 +45,8 @@ pub struct Arguments {
     /// Write findings, leaks and counters of all processes to this file
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
-    /// Refuse something: no-device, old-driver, ptx-rejected, oom-at=N, oom-bytes=N, launch-fails=KERNEL[:N],
-    /// async-error=KERNEL[:N]; can be given several times
+    /// Refuse something: no-device, old-driver, ptx-rejected, oom-at=N, oom-bytes=N, launch-fails=KERNEL or =KERNEL:N,
+    /// async-error=KERNEL or =KERNEL:N; can be given several times
     #[arg(long, value_name = "WHAT")]
     fail: Vec<Fail>,
     /// Stop a launch when a warp has executed this many instructions; 0 for no limit

@@ -1,7 +1,7 @@
 //! Executes PTX on the CPU, with a checker and counters.
 //!
 //! A program is parsed and decoded once ([`Module::parse`]), loaded into a device address space
-//! ([`Loaded::new`] on a [`Memory`]) and launched ([`launch`]). A launch returns findings (what a sanitizer
+//! ([`Loaded::new`] on a [`Memory`]) and launched ([`launch()`]). A launch returns findings (what a sanitizer
 //! on a GPU would report) and counters (what a profiler would). Results, findings and counters are
 //! deterministic: they do not depend on how many host threads run the blocks.
 
