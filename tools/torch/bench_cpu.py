@@ -68,8 +68,8 @@ def torch_worker(model, variant, weights, batch, threads):
 
 def trained_weights(model, folder, threads):
     """Weights of a short training, made once per folder in a process of its own."""
-    path = Path(folder) / f"{model}.safetensors"
-    if not path.exists():
+    path = Path(folder) / model
+    if not (path / "ebm.safetensors").exists():
         subprocess.run([sys.executable, HERE / "bench_cpu.py", "--train", str(path), "--models", model, "--threads", str(threads)], check=True)
     return path
 
@@ -194,8 +194,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common(parser)
     parser.add_argument("--worker", action="store_true", help="serve one model and variant on stdin and stdout")
-    parser.add_argument("--weights", type=Path, help="weights of the worker's networks")
-    parser.add_argument("--train", type=Path, help="train the one model briefly and write its weights here")
+    parser.add_argument("--weights", type=Path, help="folder of the worker's networks: vae.safetensors and ebm.safetensors")
+    parser.add_argument("--train", type=Path, help="train the one model briefly and write its weights into this folder")
     args = parser.parse_args()
     if args.train:
         _, steps = setup(args.threads)

@@ -3,8 +3,8 @@
     python ratios.py                                            target/release/vaebm against every variant of PyTorch
     python ratios.py --vaebm PATH --models toy --rounds 10 --variants eager,compiled_tuned
 
-For every model: weights of a short training; `vaebm bench --dump` runs three Langevin steps with them, and every PyTorch variant must reproduce
-energies and states; then all processes take turns in short slots, round after round, each with the same number of threads and only one
+For every model: `vaebm` trains both stages for a few steps; `vaebm export` writes the weights, `vaebm bench --dump` three Langevin steps made
+with them, and every PyTorch variant must reproduce energies and states; then all processes take turns in short slots, round after round, each with the same number of threads and only one
 working at a time. A round's ratio is PyTorch's median over ours within that round; the quantiles are over rounds, so that a machine that is
 slow for a while is slow for both. A ratio above 1 means that `vaebm` is faster.
 
@@ -21,31 +21,49 @@ import subprocess
 import sys
 import tempfile
 
-from bench_cpu import HERE, Worker, add_common, quantile, torch_worker, trained_weights
+from bench_cpu import HERE, Worker, add_common, quantile, torch_worker
 
 # Largest relative difference (of each tensor's maximum) that still counts as the same computation in float32. The chain's objective has
 # kinks (clamped pixels, the bound of log sigma), where a rounding error can move a single element by half a step size.
 TOLERANCE = 1e-4
+
+# Steps of each stage before measuring: enough that no weight, statistic or power iteration is still as initialised.
+TRAIN_STEPS, ENERGY_STEPS = 60, 20
 
 
 def quantiles(values):
     return {"median": statistics.median(values), "q10": quantile(values, 0.1), "q90": quantile(values, 0.9), "rounds": len(values)}
 
 
-def vaebm_command(args, model, weights):
-    return [args.vaebm, "bench", "--config", HERE / f"{model}.toml", "--batch", args.batch, "--weights", weights]
-
-
-def check_outputs(args, model, weights, workers, scratch):
-    """Runs the dump of `vaebm` through every PyTorch worker; returns the largest relative difference of each."""
-    folder = Path(scratch) / f"dump-{model}"
-    command = [str(part) for part in [*vaebm_command(args, model, weights), "--dump", folder]]
+def run_vaebm(args, *arguments):
+    command = [str(part) for part in [args.vaebm, *arguments]]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0 or not (folder / "case.safetensors").exists():
-        raise SystemExit(f"`{' '.join(command)}` made no case.safetensors (code {done.returncode}): {done.stderr.strip()[-500:]}")
+    if done.returncode != 0:
+        raise SystemExit(f"`{' '.join(command)}` ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
+
+
+def bench_arguments(args, model, run):
+    return ["bench", "--config", HERE / f"{model}.toml", "--batch", args.batch, "--threads", args.threads, "--weights", run]
+
+
+def trained_run(args, model, folder):
+    """The run folder of a short training of both stages, made once per folder, with the weights exported and a dump made with them."""
+    run = Path(folder) / f"{model}-run"
+    if not (run / "case.safetensors").exists():
+        common = ["--config", HERE / f"{model}.toml", "--threads", args.threads, "--progress", "none", "--out", run]
+        run_vaebm(args, "train", "vae", *common, "--steps", TRAIN_STEPS)
+        run_vaebm(args, "export", run, "--network", "vae", "--out", run / "vae.safetensors")
+        run_vaebm(args, "train", "ebm", *common, "--total-iter", ENERGY_STEPS)
+        run_vaebm(args, "export", run, "--network", "ebm", "--out", run / "ebm.safetensors")
+        run_vaebm(args, *bench_arguments(args, model, run), "--dump", run)
+    return run
+
+
+def check_outputs(args, model, workers, run):
+    """Runs the dump of `vaebm` through every PyTorch worker; returns the largest relative difference of each."""
     checks = {}
     for variant, worker in workers.items():
-        answer = worker.ask(f"check {folder}")
+        answer = worker.ask(f"check {run}")
         worst = max(answer["relative"].values(), default=float("inf"))
         checks[variant] = {"steps": answer["steps"], "largest_relative_difference": worst}
         if not (answer["steps"] > 0 and worst <= args.tolerance):
@@ -55,7 +73,7 @@ def check_outputs(args, model, weights, workers, scratch):
 
 def interleave(kind, workers, seconds, rounds):
     """Milliseconds per step of every worker in every round; the order turns by one from round to round."""
-    first = {name: worker.ask(f"{kind} 0") for name, worker in workers.items()}
+    first = {name: worker.ask(f"{kind} 0.1") for name, worker in workers.items()}
     order = list(workers)
     slots = {name: [] for name in order}
     for _ in range(rounds):
@@ -103,11 +121,11 @@ def main():
     result = {"machine": machine(), "threads": args.threads, "batch": args.batch, "slot_seconds": args.seconds, "models": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for model in args.models:
-            weights = trained_weights(model, args.weights_dir or scratch, args.threads)
-            workers = {variant: torch_worker(model, variant, weights, args.batch, args.threads) for variant in args.variants}
+            run = trained_run(args, model, args.weights_dir or scratch)
+            workers = {variant: torch_worker(model, variant, run, args.batch, args.threads) for variant in args.variants}
             try:
-                row = result["models"][model] = {"outputs": check_outputs(args, model, weights, workers, scratch)}
-                command = [*vaebm_command(args, model, weights), "--threads", args.threads, "--interactive"]
+                row = result["models"][model] = {"outputs": check_outputs(args, model, workers, run)}
+                command = [args.vaebm, *bench_arguments(args, model, run), "--interactive"]
                 workers["vaebm"] = Worker(f"vaebm {model}", command)
                 for kind in args.kinds:
                     row[kind] = summarise(*interleave(kind, workers, args.seconds, args.rounds))

@@ -63,18 +63,18 @@ def train_briefly(model, steps=60, seed=1):
     return vae, energy
 
 
-def save_networks(path, vae, energy):
-    """One file for both, under the published names with `vae.` and `ebm.` before them: what `vaebm bench --weights` reads."""
-    state = {f"vae.{name}": tensor for name, tensor in vae.state_dict().items() if not name.endswith("num_batches_tracked")}
-    state.update({f"ebm.{name}": tensor for name, tensor in energy.state_dict().items()})
-    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, path)
+def save_networks(folder, vae, energy):
+    """`vae.safetensors` and `ebm.safetensors` under the published names, as `vaebm export` writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, network in (("vae", vae), ("ebm", energy)):
+        state = {key: tensor.detach().contiguous() for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+        save_file(state, folder / f"{name}.safetensors")
 
 
-def load_networks(model, path):
-    """Networks of a model with the weights of a file of `save_networks` or of `vaebm bench --dump`."""
-    tensors = load_file(path)
+def load_networks(model, folder):
+    """Networks of a model with the weights of a folder of `save_networks` or `vaebm export`."""
     vae, energy = build_networks(model)
-    return load_official(vae, tensors, "vae."), load_official(energy, tensors, "ebm.")
+    return load_official(vae, load_file(folder / "vae.safetensors")), load_official(energy, load_file(folder / "ebm.safetensors"))
 
 
 class LangevinStep:
