@@ -7,6 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::tensor::Shape;
+use gpu::{GpuContext, GpuKernel};
+
+pub mod gpu;
 
 /// Where the noise of a run comes from: together with a stream and an element it names one random number.
 ///
@@ -65,6 +68,17 @@ impl<'a, T: Copy> Io<'a, T> {
     }
 }
 
+/// The shapes of a node's arguments, as rules see them.
+#[derive(Clone, Copy, Debug)]
+pub struct Shapes<'a> {
+    /// Tensors read.
+    pub inputs: &'a [Shape],
+    /// Tensors written; empty while they are being inferred.
+    pub outputs: &'a [Shape],
+    /// States changed in place.
+    pub updates: &'a [Shape],
+}
+
 /// One computation as a device sees it.
 pub trait Kernel: fmt::Debug + Send + Sync {
     /// The op's name, for reports and errors.
@@ -75,6 +89,8 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     fn reference_f32(&self, io: &mut Io<'_, f32>);
     /// The plain reference in double precision.
     fn reference_f64(&self, io: &mut Io<'_, f64>);
+    /// The launches on a GPU.
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel>;
 }
 
 /// What a launch costs, counted from its shapes.

@@ -6,7 +6,6 @@ use crate::bench;
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{ConfigError, Ebm, Run, Stage, Vae};
-use crate::device;
 use crate::run::RunFolder;
 use std::path::PathBuf;
 
@@ -98,7 +97,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         )?)?),
         None => None,
     };
-    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let mut device = config.run.open_device()?;
     let batch = args.batch as usize;
     if let Some(folder) = &args.dump {
         let path = bench::dump(&config, &mut *device, batch, weights.as_ref(), folder)?;

@@ -6,7 +6,7 @@ use super::progress::ProgressKind;
 use super::say;
 use crate::config::schema::Section;
 use crate::config::{Config, Resolver, Run};
-use crate::{demo, device};
+use crate::demo;
 
 #[derive(Debug)]
 pub(super) struct Demonstrated;
@@ -41,7 +41,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
 }
 
 fn demonstrate(config: &Config, mut with: Console) -> anyhow::Result<()> {
-    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let mut device = config.run.open_device()?;
     match demo::run(config, &mut *device, &mut *with.progress, &with.stop)? {
         Some(outcome) => tell(&outcome),
         None => say(format_args!(

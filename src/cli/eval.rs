@@ -9,7 +9,7 @@ use crate::config::schema::Section;
 use crate::config::{Config, Data, Run, Sample, Stage};
 use crate::eval::report::Seconds;
 use crate::run::RunFolder;
-use crate::{demo, device};
+use crate::demo;
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
 }
 
 fn measure(config: &Config, mut with: Console) -> anyhow::Result<()> {
-    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let mut device = config.run.open_device()?;
     let samples = config.sample.num_samples;
     let nothing_before = Seconds::default();
     let outcome = demo::measure(

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::config::{ConfigError, DeviceChoice, Run};
-use crate::device::{Device, DeviceError, host};
+use crate::config::ConfigError;
+use crate::device::{self, DeviceChoice};
 use crate::parity::{Arithmetic, Options, run as compare, table};
+use crate::program::gpu;
 
 /// What to compute in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -53,12 +54,7 @@ struct Missed {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let choice = Run {
-        device: args.device.clone(),
-        ..Run::default()
-    }
-    .device_choice()
-    .ok_or_else(|| {
+    let choice = DeviceChoice::named(&args.device).ok_or_else(|| {
         let problem = format!("--device {}: it is auto, cpu, cuda or cuda:N", args.device);
         ConfigError::Invalid(vec![problem])
     })?;
@@ -67,7 +63,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             Precision::F32 => Arithmetic::Single,
             Precision::F64 => Arithmetic::Double,
         },
-        device: &|| open(choice),
+        device: &|| device::open(choice, 0, gpu::Precision::F32),
         only: args.only,
     };
     let mut out = std::io::stdout();
@@ -88,14 +84,4 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     writeln!(out, "{compared} quantities of {} tests pass", summary.tests)?;
     Ok(())
-}
-
-/// A fresh device of the kind asked for.
-fn open(choice: DeviceChoice) -> Result<Box<dyn Device>, DeviceError> {
-    match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(host::cpu()),
-        DeviceChoice::Cuda(_) => Err(DeviceError::Failed(
-            "this build has no cuda device; use --device cpu".into(),
-        )),
-    }
 }

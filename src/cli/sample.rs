@@ -7,7 +7,6 @@ use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Run, Sample, Stage};
-use crate::device;
 use crate::langevin::draw;
 use crate::run::RunFolder;
 use std::path::{Path, PathBuf};
@@ -68,7 +67,7 @@ fn sample(
     out: &Path,
     mut with: Console,
 ) -> anyhow::Result<()> {
-    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let mut device = config.run.open_device()?;
     let written = draw::draw(
         config,
         &mut *device,

@@ -8,7 +8,6 @@ use super::train_vae::{resolve, tell_end};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Ebm, Run, Stage, TrainEbm};
-use crate::device;
 use crate::run::{RunFolder, Start};
 use crate::train::ebm;
 use std::path::PathBuf;
@@ -99,7 +98,7 @@ pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError
 
 /// `vae` holds the VAE's weights; on resuming it is the stage-2 checkpoint itself.
 fn train(config: &Config, start: Start, vae: &Checkpoint, mut with: Console) -> anyhow::Result<()> {
-    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let mut device = config.run.open_device()?;
     let ended = ebm::train(
         config,
         &mut *device,

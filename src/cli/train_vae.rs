@@ -6,7 +6,6 @@ use super::progress::ProgressKind;
 use super::source::Source;
 use crate::config::schema::Section;
 use crate::config::{Config, ConfigError, Data, Run, Stage, TrainVae, Vae};
-use crate::device;
 use crate::run::{RunFolder, Start};
 use crate::train::{Ended, vae};
 use std::path::PathBuf;
@@ -81,7 +80,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
 }
 
 fn train(config: &Config, start: Start, mut with: Console) -> anyhow::Result<()> {
-    let mut device = device::open(&config.run.device, config.run.threads)?;
+    let mut device = config.run.open_device()?;
     let ended = vae::train(config, &mut *device, start, &mut *with.progress, &with.stop)?;
     tell_end(config, ended)
 }

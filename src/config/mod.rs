@@ -16,7 +16,7 @@ pub(crate) use layer::parse_value;
 pub use layer::{Layer, Resolver};
 pub use presets::PRESETS;
 pub use sections::*;
-pub use validate::{DeviceChoice, Stage};
+pub use validate::Stage;
 
 use schema::Section;
 use serde::{Deserialize, Serialize};

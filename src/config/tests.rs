@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::DeviceChoice;
 use std::collections::BTreeSet;
 
 #[test]

@@ -1,6 +1,8 @@
 //! Checks that a configuration makes sense: ranges, shapes that must divide, choices that exclude each other.
 
 use super::{Arch, Config, ConfigError, DataSet, Decoder, Precision};
+use crate::device::{self, Device, DeviceChoice, DeviceError};
+use crate::program::gpu;
 
 /// What is about to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,30 +23,24 @@ impl Stage {
     }
 }
 
-/// Where to compute, read from `run.device`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// A GPU if there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The GPU of that index.
-    Cuda(u16),
-}
-
 impl super::Run {
     /// The device asked for; `None` for a text that names none, which validation refuses.
     pub fn device_choice(&self) -> Option<DeviceChoice> {
-        match self.device.as_str() {
-            "auto" => Some(DeviceChoice::Auto),
-            "cpu" => Some(DeviceChoice::Cpu),
-            "cuda" => Some(DeviceChoice::Cuda(0)),
-            other => other
-                .strip_prefix("cuda:")?
-                .parse()
-                .ok()
-                .map(DeviceChoice::Cuda),
-        }
+        DeviceChoice::named(&self.device)
+    }
+
+    /// Opens the device that the run names, with its threads and precision.
+    ///
+    /// # Errors
+    /// A device that is not there or cannot be used.
+    pub fn open_device(&self) -> Result<Box<dyn Device>, DeviceError> {
+        let precision = match self.precision {
+            Precision::F32 => gpu::Precision::F32,
+            Precision::Tf32 => gpu::Precision::Tf32,
+            Precision::Bf16 => gpu::Precision::Bf16,
+        };
+        let choice = self.device_choice().unwrap_or_default();
+        device::open(choice, self.threads, precision)
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::Instant;
 
-use super::{Device, DeviceError, ProgramId};
-use crate::program::{Io, Kernel, Launch, Named, Noise, Place, Plan, Slot};
+use super::{Device, DeviceError, ProgramId, expect_len, named};
+use crate::program::{Io, Kernel, Launch, Noise, Place, Plan, Slot};
 use crate::real::{Real, cast};
 use crate::tensor::Shape;
 
@@ -267,34 +267,6 @@ impl<F: Face> Host<F> {
         };
         Ok(data.iter().map(|v| cast(*v)).collect())
     }
-}
-
-fn named(list: &[Named], what: &'static str, name: &str) -> Result<Slot, DeviceError> {
-    list.iter()
-        .find(|n| n.name == name)
-        .map(|n| n.slot)
-        .ok_or_else(|| DeviceError::Unknown {
-            what,
-            name: name.to_owned(),
-            known: Some(
-                list.iter()
-                    .map(|n| n.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            ),
-        })
-}
-
-fn expect_len(what: &'static str, name: &str, shape: Shape, got: usize) -> Result<(), DeviceError> {
-    if shape.len() == got {
-        return Ok(());
-    }
-    Err(DeviceError::Length {
-        what,
-        name: name.to_owned(),
-        shape,
-        got,
-    })
 }
 
 impl<F: Face> Device for Host<F> {

@@ -1,9 +1,11 @@
 //! Devices run planned programs over memory that they own.
 
-use crate::program::{Noise, Plan};
+use crate::program::gpu::Precision;
+use crate::program::{Named, Noise, Plan, Slot};
 use crate::tensor::Shape;
 
 pub mod cpu;
+pub mod cuda;
 pub mod host;
 pub mod memory;
 
@@ -91,21 +93,79 @@ pub trait Device {
     }
 }
 
-/// Opens the device that a configuration names: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is for the host; 0 takes all cores.
+fn named(list: &[Named], what: &'static str, name: &str) -> Result<Slot, DeviceError> {
+    list.iter()
+        .find(|n| n.name == name)
+        .map(|n| n.slot)
+        .ok_or_else(|| DeviceError::Unknown {
+            what,
+            name: name.to_owned(),
+            known: Some(
+                list.iter()
+                    .map(|n| n.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
+        })
+}
+
+fn expect_len(what: &'static str, name: &str, shape: Shape, got: usize) -> Result<(), DeviceError> {
+    if shape.len() == got {
+        return Ok(());
+    }
+    Err(DeviceError::Length {
+        what,
+        name: name.to_owned(),
+        shape,
+        got,
+    })
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU if it can be used, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of that index.
+    Cuda(u16),
+}
+
+impl DeviceChoice {
+    /// The device that `auto`, `cpu`, `cuda` or `cuda:N` names.
+    pub fn named(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(DeviceChoice::Auto),
+            "cpu" => Some(DeviceChoice::Cpu),
+            "cuda" => Some(DeviceChoice::Cuda(0)),
+            other => other.strip_prefix("cuda:")?.parse().ok().map(DeviceChoice::Cuda),
+        }
+    }
+}
+
+/// Opens a device. `threads` is for the host, 0 takes all cores; `precision` is for the GPU: the CPU computes in `f32`.
 ///
 /// # Errors
-/// A device that is not there.
-pub fn open(name: &str, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+/// A device that is not there or cannot be used.
+pub fn open(
+    choice: DeviceChoice,
+    threads: usize,
+    precision: Precision,
+) -> Result<Box<dyn Device>, DeviceError> {
     if threads > 0 {
         // A second command in one process keeps the pool of the first: the number of threads changes no result.
         let _ = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global();
     }
-    match name {
-        "auto" | "cpu" => Ok(host::cpu()),
-        other => Err(DeviceError::Failed(format!(
-            "device `{other}` is not part of this build: use --device cpu"
-        ))),
+    match choice {
+        DeviceChoice::Auto => match cuda::Cuda::new(0, precision) {
+            Ok(gpu) => Ok(Box::new(gpu)),
+            Err(_) => Ok(host::cpu()),
+        },
+        DeviceChoice::Cpu => Ok(host::cpu()),
+        DeviceChoice::Cuda(ordinal) => Ok(Box::new(cuda::Cuda::new(ordinal.into(), precision)?)),
     }
 }

@@ -38,6 +38,16 @@ impl Activation {
         self.function().map_or(T::one(), |f| f.derivative(x))
     }
 
+    /// The number by which GPU kernels know it: `activate` in `kernels/functions.cuh`.
+    pub fn code(self) -> u32 {
+        match self {
+            Activation::None => 0,
+            Activation::Swish => 1,
+            Activation::LipSwish => 2,
+            Activation::Elu => 3,
+        }
+    }
+
     /// FLOPs per element, for cost rules.
     pub fn flops(self) -> f64 {
         match self {

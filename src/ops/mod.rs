@@ -8,6 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::program::gpu::{GpuContext, GpuKernel};
+pub use crate::program::Shapes;
 use crate::program::{Cost, Io, Kernel};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -62,17 +64,6 @@ macro_rules! ensure_shape {
     };
 }
 
-/// The shapes of a node's arguments, as rules see them.
-#[derive(Clone, Copy, Debug)]
-pub struct Shapes<'a> {
-    /// Tensors read.
-    pub inputs: &'a [Shape],
-    /// Tensors written; empty while they are being inferred.
-    pub outputs: &'a [Shape],
-    /// States changed in place.
-    pub updates: &'a [Shape],
-}
-
 /// An operation: what an author writes.
 pub trait Op: fmt::Debug + Send + Sync + 'static {
     /// The op's name, as kernels and reports spell it.
@@ -86,6 +77,12 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
 
     /// The native kernel in `f32`. Where the plain loop is already the best one it calls [`Op::reference`].
     fn cpu(&self, io: &mut Io<'_, f32>);
+
+    /// The launches on a GPU, which write what [`Op::reference`] would.
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        let _ = cx;
+        None
+    }
 
     /// Elements of scratch that [`Op::cpu`] needs; independent of the number of threads.
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -151,6 +148,9 @@ impl<O: Op> Kernel for O {
     }
     fn reference_f64(&self, io: &mut Io<'_, f64>) {
         self.reference::<f64>(io);
+    }
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Op::cuda(self, cx)
     }
 }
 

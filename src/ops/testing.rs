@@ -269,10 +269,20 @@ impl Case {
     }
 
     fn check(&self, tape: &Tape, device: &mut dyn Device) -> Result<(), String> {
+        self.check_within(tape, device, self.tolerance)
+    }
+
+    /// Checks a device's results of a program of this case against the reference in `f64`, with a tolerance of one's own.
+    pub fn check_within(
+        &self,
+        tape: &Tape,
+        device: &mut dyn Device,
+        tolerance: f64,
+    ) -> Result<(), String> {
         let want = self.run_f64(tape).map_err(|e| e.to_string())?;
         let got = self.run(tape, device).map_err(|e| e.to_string())?;
         for (g, w) in got.iter().zip(&want) {
-            compare(w.shape, &g.data, &w.data, self.tolerance)
+            compare(w.shape, &g.data, &w.data, tolerance)
                 .map_err(|e| format!("case `{}`, {}: {e}", self.name, w.name))?;
         }
         Ok(())

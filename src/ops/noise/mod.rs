@@ -5,11 +5,13 @@
 //! batch changes it.
 
 pub mod cases;
+mod cuda;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::device::cpu::slices::{CHUNK, for_each_task};
 use crate::ensure_shape;
 use crate::philox;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io, Noise};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -95,6 +97,10 @@ impl Op for Draw {
                 Law::Normal => philox::fill_normal(y, seed, self.stream, step, first),
             }
         });
+    }
+
+    fn cuda(&self, _: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::draw(self).into())
     }
 
     fn reads_noise(&self) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 
 pub(crate) use cpu::{soft_clamp, soft_clamp_slope};
 
@@ -9,6 +10,7 @@ use super::{
     ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -156,6 +158,10 @@ impl Op for Unary {
         cpu::value(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::value(self.0, cx.shapes.outputs[0].len()).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
             record1(
@@ -195,6 +201,10 @@ impl Op for UnaryGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::derivative(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::derivative(self.0, cx.shapes.outputs[0].len()).into())
     }
 
     /// Second derivatives are never asked for: the energy gradient is a first derivative, and no gradient flows through a chain.

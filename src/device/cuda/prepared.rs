@@ -1,0 +1,438 @@
+//! A program on the GPU: everything that its steps need, decided before the first one.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, result, sys};
+
+use super::driver::Doing;
+use super::memory::{ALIGN, Block, Staging};
+use super::modules::Modules;
+use crate::device::DeviceError;
+use crate::program::gpu::{
+    Arg, GpuContext, GpuKernel, GpuLaunch, MAX_ELEMENTS, NoiseCounter, Precision, Tensor, Word,
+};
+use crate::program::{Launch, Noise, Place, Plan, Shapes, Slot};
+use crate::tensor::Shape;
+
+/// A kernel with its arguments in the form that the driver takes.
+struct Call {
+    function: sys::CUfunction,
+    /// The planned launch: name and geometry.
+    launch: GpuLaunch,
+    /// One argument each: 8-byte words, so that anything a kernel takes is aligned.
+    arguments: Vec<Vec<u64>>,
+}
+
+impl Call {
+    fn run(&self, stream: &CudaStream) -> Result<(), DeviceError> {
+        let mut pointers: Vec<*mut c_void> = (self.arguments.iter())
+            .map(|a| a.as_ptr().cast_mut().cast())
+            .collect();
+        let GpuLaunch { grid, block, .. } = self.launch;
+        // SAFETY: the kernel's parameters are as many and as large as its arguments (held against the PTX in a test); the driver copies
+        // them before it returns; the addresses among them lie in blocks that outlive the program's work.
+        unsafe {
+            result::launch_kernel(
+                self.function,
+                grid.into(),
+                block.into(),
+                self.launch.shared,
+                stream.cu_stream(),
+                &mut pointers,
+            )
+        }
+        .doing(&format!(
+            "kernel `{}` with {grid:?} blocks of {block:?} threads could not be launched",
+            self.launch.function
+        ))
+    }
+}
+
+/// The calls of one planned launch.
+type Calls = Vec<Call>;
+
+/// What was laid out where within a program's one allocation.
+struct Layout {
+    arena: usize,
+    workspace: usize,
+    noise: usize,
+    constants: Vec<usize>,
+    tables: usize,
+    bytes: usize,
+}
+
+/// A prepared program.
+pub(super) struct Prepared {
+    pub plan: Plan,
+    /// Indices into the device's states, in the order of the plan's.
+    pub states: Vec<usize>,
+    /// The versions that the plan's `per_version` was last run for.
+    pub fresh_for: Option<Vec<u64>>,
+    // Graphs stand before the memory that their nodes name: fields are dropped in this order.
+    version_graph: Option<CudaGraph>,
+    step_graphs: HashMap<u32, CudaGraph>,
+    per_version: Vec<Calls>,
+    per_step: Vec<Calls>,
+    /// Moves the noise counter to the next step.
+    advance: Call,
+    staging: [Staging; 2],
+    /// Which of the two is being filled.
+    filling: usize,
+    /// Offset of each feed in the staging memory; the noise counter stands at 0.
+    feed_offsets: Vec<usize>,
+    /// Feeds written since the last run.
+    dirty: Vec<bool>,
+    memory: Block,
+    layout: Layout,
+}
+
+/// Where states are on the device.
+pub(super) struct StateBlock<'a> {
+    pub memory: &'a Block,
+}
+
+fn aligned(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGN)
+}
+
+fn shapes_of(slots: &[Slot]) -> Vec<Shape> {
+    slots.iter().map(|s| s.shape).collect()
+}
+
+/// What a launch does on a GPU.
+pub fn gpu_kernel(launch: &Launch, precision: Precision) -> Result<GpuKernel, DeviceError> {
+    let (inputs, outputs, updates) = (
+        shapes_of(&launch.inputs),
+        shapes_of(&launch.outputs),
+        shapes_of(&launch.updates),
+    );
+    for shape in inputs.iter().chain(&outputs).chain(&updates) {
+        if shape.len() > MAX_ELEMENTS {
+            return Err(DeviceError::Failed(format!(
+                "{} in `{}` has a tensor {shape} of more than 2^31 numbers, which the kernels do not count: take a smaller batch",
+                launch.kernel.name(),
+                launch.label
+            )));
+        }
+    }
+    let shapes = Shapes {
+        inputs: &inputs,
+        outputs: &outputs,
+        updates: &updates,
+    };
+    let kernel = launch.kernel.cuda(GpuContext { shapes, precision });
+    kernel.ok_or_else(|| {
+        DeviceError::Failed(format!("{} has no CUDA kernel", launch.kernel.name()))
+    })
+}
+
+/// Tables as the device reads them, one after the other, and where each begins.
+#[derive(Default)]
+struct Tables(Vec<u64>);
+
+impl Prepared {
+    pub fn new(
+        context: &Arc<CudaContext>,
+        stream: &Arc<CudaStream>,
+        modules: &mut Modules,
+        precision: Precision,
+        plan: Plan,
+        states: Vec<usize>,
+        blocks: &[StateBlock<'_>],
+    ) -> Result<Self, DeviceError> {
+        let kernels = |launches: &[Launch]| -> Result<Vec<GpuKernel>, DeviceError> {
+            launches.iter().map(|l| gpu_kernel(l, precision)).collect()
+        };
+        let (version_kernels, step_kernels) = (kernels(&plan.per_version)?, kernels(&plan.per_step)?);
+        let layout = Layout::new(&plan, version_kernels.iter().chain(&step_kernels));
+        let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
+
+        let mut tables = Tables::default();
+        let mut resolve = |launches: &[Launch], kernels: Vec<GpuKernel>| -> Result<Vec<Calls>, DeviceError> {
+            let mut all = Vec::with_capacity(launches.len());
+            for (launch, kernel) in launches.iter().zip(kernels) {
+                let place = |tensor, element| layout.address(&memory, blocks, &states, launch, tensor, element);
+                let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
+                all.push(
+                    planned
+                        .map(|l| call(modules, l, &place, &layout, &memory, &mut tables))
+                        .collect::<Result<Calls, _>>()?,
+                );
+            }
+            Ok(all)
+        };
+        let per_version = resolve(&plan.per_version, version_kernels)?;
+        let per_step = resolve(&plan.per_step, step_kernels)?;
+        let advance = GpuLaunch::new("noise", "noise_advance").block(1).noise();
+        let nowhere = |_, _| unreachable!("the counter is the only argument");
+        let advance = call(modules, advance, &nowhere, &layout, &memory, &mut tables)?;
+
+        memory.write(stream, layout.tables, &tables.0)?;
+        for ((_, data), offset) in plan.constants.iter().zip(&layout.constants) {
+            let data: Vec<f32> = data.iter().map(|v| *v as f32).collect();
+            memory.write(stream, *offset, &data)?;
+        }
+        let mut staged = aligned(size_of::<NoiseCounter>());
+        let mut feed_offsets = Vec::new();
+        for feed in &plan.feeds {
+            let bytes = feed.slot.shape.len() * size_of::<f32>();
+            let Place::Arena(offset) = feed.slot.place else {
+                unreachable!("a feed lives in the arena");
+            };
+            memory.clear(stream, layout.arena + offset * size_of::<f32>(), bytes)?;
+            feed_offsets.push(staged);
+            staged += aligned(bytes);
+        }
+        Ok(Prepared {
+            dirty: vec![false; plan.feeds.len()],
+            plan,
+            states,
+            fresh_for: None,
+            version_graph: None,
+            step_graphs: HashMap::new(),
+            per_version,
+            per_step,
+            advance,
+            staging: [Staging::new(context, staged)?, Staging::new(context, staged)?],
+            filling: 0,
+            feed_offsets,
+            memory,
+            layout,
+        })
+    }
+
+    /// Takes a feed's numbers; they go to the device with the next run.
+    pub fn feed(&mut self, index: usize, data: &[f32]) -> Result<(), DeviceError> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        let staging = self.staging[self.filling].bytes()?;
+        staging[self.feed_offsets[index]..][..bytes.len()].copy_from_slice(bytes);
+        self.dirty[index] = true;
+        Ok(())
+    }
+
+    /// The allocation and the byte in it where an arena slot or constant stands; `None` for a state.
+    pub fn location(&self, slot: &Slot) -> Option<(&Block, usize)> {
+        match slot.place {
+            Place::Arena(offset) => Some((&self.memory, self.layout.arena + offset * size_of::<f32>())),
+            Place::Constant(index) => Some((&self.memory, self.layout.constants[index])),
+            Place::State(_) => None,
+        }
+    }
+
+    /// Sends what was fed and the noise counter.
+    fn send(&mut self, stream: &CudaStream, noise: Noise) -> Result<(), DeviceError> {
+        let counter = NoiseCounter {
+            seed: noise.seed,
+            first_sample: noise.first_sample,
+            step: noise.step,
+            reserved: 0,
+        };
+        let staging = &mut self.staging[self.filling];
+        staging.bytes()?[..size_of::<NoiseCounter>()].copy_from_slice(bytemuck::bytes_of(&counter));
+        let to = self.memory.at(self.layout.noise);
+        staging.send(stream, 0, size_of::<NoiseCounter>(), to)?;
+        for (index, feed) in self.plan.feeds.iter().enumerate() {
+            let bytes = feed.slot.shape.len() * size_of::<f32>();
+            let Place::Arena(offset) = feed.slot.place else {
+                unreachable!("a feed lives in the arena");
+            };
+            if std::mem::take(&mut self.dirty[index]) && bytes > 0 {
+                let to = self.memory.at(self.layout.arena + offset * size_of::<f32>());
+                staging.send(stream, self.feed_offsets[index], bytes, to)?;
+            }
+        }
+        staging.sent(stream)?;
+        self.filling = 1 - self.filling;
+        Ok(())
+    }
+
+    /// Submits the launches of a parameter version if they are stale, then `steps` steps, as one graph each.
+    pub fn run(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        noise: Noise,
+        steps: u32,
+        stale: bool,
+    ) -> Result<(), DeviceError> {
+        self.send(stream, noise)?;
+        if stale && !self.per_version.is_empty() {
+            if self.version_graph.is_none() {
+                let calls = &self.per_version;
+                self.version_graph = capture(stream, || run_all(calls, stream))?;
+            }
+            launch(self.version_graph.as_ref())?;
+        }
+        if steps == 0 {
+            return Ok(());
+        }
+        if !self.step_graphs.contains_key(&steps) {
+            let graph = capture(stream, || {
+                for _ in 0..steps {
+                    run_all(&self.per_step, stream)?;
+                    self.advance.run(stream)?;
+                }
+                Ok(())
+            })?;
+            self.step_graphs.extend(graph.map(|g| (steps, g)));
+        }
+        launch(self.step_graphs.get(&steps))
+    }
+
+    /// As a run of one step, without a graph; the seconds of each planned launch of the step.
+    pub fn time(
+        &mut self,
+        context: &Arc<CudaContext>,
+        stream: &CudaStream,
+        noise: Noise,
+        stale: bool,
+    ) -> Result<Vec<f64>, DeviceError> {
+        self.send(stream, noise)?;
+        if stale {
+            run_all(&self.per_version, stream)?;
+        }
+        let event = || -> Result<CudaEvent, DeviceError> {
+            let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+            let event = context.new_event(flags).doing("the GPU makes no event")?;
+            event.record(stream).doing("the GPU records no event")?;
+            Ok(event)
+        };
+        let mut events = vec![event()?];
+        for calls in &self.per_step {
+            calls.iter().try_for_each(|call| call.run(stream))?;
+            events.push(event()?);
+        }
+        stream.synchronize().doing("the GPU failed")?;
+        let seconds = |pair: &[CudaEvent]| {
+            let ms = pair[0].elapsed_ms(&pair[1]).doing("the GPU does not time")?;
+            Ok(f64::from(ms) * 1e-3)
+        };
+        events.windows(2).map(seconds).collect()
+    }
+
+    /// Every kernel that one step launches, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        let calls = self.per_step.iter().flatten();
+        calls.map(|call| call.launch.function.as_str())
+    }
+}
+
+fn run_all(calls: &[Calls], stream: &CudaStream) -> Result<(), DeviceError> {
+    calls.iter().flatten().try_for_each(|call| call.run(stream))
+}
+
+/// Records what `submit` does on the stream; `None` if it does nothing.
+fn capture(
+    stream: &Arc<CudaStream>,
+    submit: impl FnOnce() -> Result<(), DeviceError>,
+) -> Result<Option<CudaGraph>, DeviceError> {
+    let doing = "the step could not be captured as a graph";
+    stream
+        .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        .doing(doing)?;
+    let submitted = submit();
+    // Ended in any case: a stream that stays in capture takes no other work.
+    let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = stream.end_capture(flags);
+    submitted?;
+    let graph = graph.doing(doing)?;
+    if let Some(graph) = &graph {
+        graph.upload().doing(doing)?;
+    }
+    Ok(graph)
+}
+
+fn launch(graph: Option<&CudaGraph>) -> Result<(), DeviceError> {
+    graph.map_or(Ok(()), |g| g.launch().doing("the step could not be submitted"))
+}
+
+impl Layout {
+    fn new<'a>(plan: &Plan, kernels: impl Iterator<Item = &'a GpuKernel>) -> Self {
+        let (mut workspace, mut words) = (0, 0);
+        for kernel in kernels {
+            workspace = workspace.max(kernel.workspace);
+            let tables = kernel.launches.iter().flat_map(|l| &l.args).map(|arg| match arg {
+                Arg::Table(table) => table.len(),
+                _ => 0,
+            });
+            words += tables.sum::<usize>();
+        }
+        let mut bytes = 0;
+        let mut take = |count: usize, size: usize| {
+            let at = bytes;
+            bytes += aligned(count * size);
+            at
+        };
+        Layout {
+            arena: take(plan.arena, size_of::<f32>()),
+            workspace: take(workspace, size_of::<f32>()),
+            noise: take(1, size_of::<NoiseCounter>()),
+            constants: (plan.constants.iter())
+                .map(|(shape, _)| take(shape.len(), size_of::<f32>()))
+                .collect(),
+            tables: take(words, size_of::<u64>()),
+            bytes,
+        }
+    }
+
+    fn address(
+        &self,
+        memory: &Block,
+        blocks: &[StateBlock<'_>],
+        states: &[usize],
+        launch: &Launch,
+        tensor: Tensor,
+        element: usize,
+    ) -> sys::CUdeviceptr {
+        let slot = match tensor {
+            Tensor::Input(i) => &launch.inputs[i],
+            Tensor::Output(i) => &launch.outputs[i],
+            Tensor::Update(i) => &launch.updates[i],
+            Tensor::Workspace => {
+                return memory.at(self.workspace + element * size_of::<f32>());
+            }
+        };
+        let offset = element * size_of::<f32>();
+        match slot.place {
+            Place::Arena(start) => memory.at(self.arena + start * size_of::<f32>() + offset),
+            Place::Constant(index) => memory.at(self.constants[index] + offset),
+            Place::State(index) => blocks[states[index]].memory.at(offset),
+        }
+    }
+}
+
+/// Resolves a launch: its kernel's handle, and its arguments in words.
+fn call(
+    modules: &mut Modules,
+    launch: GpuLaunch,
+    place: &dyn Fn(Tensor, usize) -> sys::CUdeviceptr,
+    layout: &Layout,
+    memory: &Block,
+    tables: &mut Tables,
+) -> Result<Call, DeviceError> {
+    let function = modules.function(&launch)?;
+    let arguments = launch.args.iter().map(|arg| match arg {
+        Arg::Address(tensor, element) => vec![place(*tensor, *element)],
+        Arg::Noise => vec![memory.at(layout.noise)],
+        Arg::Null => vec![0],
+        Arg::Value(bytes) => {
+            let mut words = vec![0u64; bytes.len().div_ceil(size_of::<u64>())];
+            bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+            words
+        }
+        Arg::Table(table) => {
+            let start = layout.tables + tables.0.len() * size_of::<u64>();
+            tables.0.extend(table.iter().map(|word| match word {
+                Word::Address(tensor, element) => place(*tensor, *element),
+                Word::Number(number) => *number,
+            }));
+            vec![memory.at(start)]
+        }
+    });
+    Ok(Call {
+        arguments: arguments.collect(),
+        function,
+        launch,
+    })
+}
