@@ -71,13 +71,18 @@ def check_outputs(args, model, workers, run):
     return checks
 
 
-def interleave(kind, workers, seconds, rounds):
-    """Milliseconds per step of every worker in every round; the order turns by one from round to round."""
+def interleave(kind, workers, warm_up, seconds, rounds):
+    """Milliseconds per step of every worker in every round; the order turns by one from round to round.
+
+    A slot begins with steps that do not count: what a process that has been waiting finds in caches, or of its memory at all, is not
+    what is compared here.
+    """
     first = {name: worker.ask(f"{kind} 0.1") for name, worker in workers.items()}
     order = list(workers)
     slots = {name: [] for name in order}
     for _ in range(rounds):
         for name in order:
+            workers[name].ask(f"{kind} {warm_up}")
             slots[name].append(workers[name].ask(f"{kind} {seconds}")["ms"])
         order = order[1:] + order[:1]
     return first, slots
@@ -111,6 +116,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vaebm", type=Path, default=HERE.parents[1] / "target/release/vaebm")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="largest relative difference of outputs")
+    parser.add_argument("--warm-up", type=float, default=1.0, help="seconds at the beginning of a slot that do not count")
     add_common(parser)
     args = parser.parse_args()
     if not args.vaebm.exists():
@@ -128,7 +134,7 @@ def main():
                 command = [args.vaebm, *bench_arguments(args, model, run), "--interactive"]
                 workers["vaebm"] = Worker(f"vaebm {model}", command)
                 for kind in args.kinds:
-                    row[kind] = summarise(*interleave(kind, workers, args.seconds, args.rounds))
+                    row[kind] = summarise(*interleave(kind, workers, args.warm_up, args.seconds, args.rounds))
                     for name, values in row[kind]["against"].items():
                         print(f"{model:7} {kind:9} against {name:6} {values.get('variant', ''):15} {values['median']:.2f}x "
                               f"({values['q10']:.2f} to {values['q90']:.2f})", file=sys.stderr)
