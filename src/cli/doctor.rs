@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use crate::device::cuda::driver;
+
 /// Tell what this machine has and what is missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,6 +31,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 /// What was looked at, and what was found; nothing here can fail.
 fn findings() -> Vec<(&'static str, String)> {
+    let (driver, gpus) = cuda();
     vec![
         ("vaebm", env!("CARGO_PKG_VERSION").into()),
         (
@@ -41,6 +44,8 @@ fn findings() -> Vec<(&'static str, String)> {
         ),
         ("cpu features", cpu_features()),
         ("memory available", available_memory()),
+        ("cuda driver", driver),
+        ("gpus", gpus),
         (
             "this folder",
             if folder_is_writable() {
@@ -51,6 +56,31 @@ fn findings() -> Vec<(&'static str, String)> {
             .into(),
         ),
     ]
+}
+
+/// The driver, and the GPUs in order of their numbers.
+fn cuda() -> (String, String) {
+    let (version, gpus) = match driver::survey() {
+        Ok(found) => found,
+        Err(error) => return (error.to_string(), "none".into()),
+    };
+    let gpu = |g: driver::Gpu| {
+        let (major, minor) = g.capability;
+        let fit = match g.capability < driver::OLDEST_CAPABILITY {
+            true => " (too old: needs 8.0)",
+            false => "",
+        };
+        format!(
+            "cuda:{} {}, compute capability {major}.{minor}{fit}, {} multiprocessors, {} MB",
+            g.ordinal,
+            g.name,
+            g.multiprocessors,
+            g.memory >> 20
+        )
+    };
+    let gpus: Vec<String> = gpus.into_iter().map(gpu).collect();
+    let version = format!("CUDA {}", driver::version_text(version));
+    (version, gpus.join("; "))
 }
 
 fn cpu_features() -> String {

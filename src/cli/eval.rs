@@ -7,9 +7,9 @@ use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Data, Run, Sample, Stage};
+use crate::demo;
 use crate::eval::report::Seconds;
 use crate::run::RunFolder;
-use crate::demo;
 use std::path::PathBuf;
 
 #[derive(Debug)]

@@ -140,7 +140,11 @@ impl DeviceChoice {
             "auto" => Some(DeviceChoice::Auto),
             "cpu" => Some(DeviceChoice::Cpu),
             "cuda" => Some(DeviceChoice::Cuda(0)),
-            other => other.strip_prefix("cuda:")?.parse().ok().map(DeviceChoice::Cuda),
+            other => other
+                .strip_prefix("cuda:")?
+                .parse()
+                .ok()
+                .map(DeviceChoice::Cuda),
         }
     }
 }

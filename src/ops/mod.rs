@@ -8,8 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::program::gpu::{GpuContext, GpuKernel};
 pub use crate::program::Shapes;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io, Kernel};
 use crate::real::Real;
 use crate::tensor::Shape;

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use vaebm::device::cuda::Cuda;
 use vaebm::ops::registry::entries;
 use vaebm::ops::testing::Case;
 use vaebm::program::gpu::Precision;
 use vaebm::tape::Tape;
 
-use crate::{Check, Outcome};
+use crate::{Check, Outcome, Planned};
 
 /// The kernels that multiply matrices, which are what a precision is about.
 fn multiplies(tape: &Tape) -> bool {
@@ -38,28 +37,32 @@ pub fn checks() -> Vec<Check> {
     for entry in entries() {
         let all = (entry.cases)();
         let products = all.iter().any(|c| multiplies(&c.gradient_tape()));
-        let precisions = if products { &Precision::ALL[..] } else { &Precision::ALL[..1] };
+        let precisions = if products {
+            &Precision::ALL[..]
+        } else {
+            &Precision::ALL[..1]
+        };
         for &precision in precisions {
             let cases = entry.cases;
-            checks.push(Check {
-                name: format!("cases/{}/{}", entry.folder, precision.suffix()),
-                run: Box::new(move || run(&cases(), precision)),
-            });
+            let name = format!("cases/{}/{}", entry.folder, precision.suffix());
+            checks.push(Check::new(name, move |planned| {
+                run(&cases(), precision, planned)
+            }));
         }
     }
     checks
 }
 
-fn run(cases: &[Case], precision: Precision) -> Outcome {
+fn run(cases: &[Case], precision: Precision, planned: &mut Planned) -> Outcome {
     let mut failures = Vec::new();
     for case in cases {
         for tape in [case.value_tape(), case.gradient_tape()] {
             // A device of its own: cases share names of states.
-            let mut device = Cuda::new(0, precision).map_err(|e| e.to_string())?;
             let tolerance = tolerance(case, &tape, precision);
-            if let Err(error) = case.check_within(&tape, &mut device, tolerance) {
-                failures.push(error);
-            }
+            let checked = planned.on_gpu(precision, |device| {
+                case.check_within(&tape, device, tolerance)
+            });
+            failures.extend(checked.err());
         }
     }
     let failures: BTreeSet<String> = failures.into_iter().collect();

@@ -56,14 +56,16 @@ fn start() -> Result<(), DeviceError> {
     // SAFETY: looks whether a library of that name can be opened; nothing of it is called.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::Failed(
-            "no CUDA driver (libcuda) is installed: use --device cpu, or install NVIDIA's driver".into(),
+            "no CUDA driver (libcuda) is installed: use --device cpu, or install NVIDIA's driver"
+                .into(),
         ));
     }
     match result::init() {
         Ok(()) => {}
         Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => {
             return Err(DeviceError::Failed(
-                "the CUDA driver finds no GPU: use --device cpu, or look at CUDA_VISIBLE_DEVICES".into(),
+                "the CUDA driver finds no GPU: use --device cpu, or look at CUDA_VISIBLE_DEVICES"
+                    .into(),
             ));
         }
         Err(error) => return Err(failed("the CUDA driver does not start", error)),

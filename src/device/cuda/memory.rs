@@ -53,7 +53,12 @@ impl Block {
     }
 
     /// Zeros in a range of bytes.
-    pub fn clear(&self, stream: &CudaStream, offset: usize, bytes: usize) -> Result<(), DeviceError> {
+    pub fn clear(
+        &self,
+        stream: &CudaStream,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError> {
         assert!(offset + bytes <= self.bytes);
         if bytes == 0 {
             return Ok(());
@@ -132,9 +137,7 @@ impl Staging {
         Ok(Staging {
             pointer: pointer.cast(),
             bytes,
-            taken: context
-                .new_event(None)
-                .doing("the GPU makes no event")?,
+            taken: context.new_event(None).doing("the GPU makes no event")?,
             in_use: false,
             context: Arc::clone(context),
         })

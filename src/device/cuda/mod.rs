@@ -3,7 +3,7 @@
 //! Kernels are PTX within the binary ([`modules`]); a program is prepared into one allocation, resolved kernels and captured graphs;
 //! a run copies what was fed out of pinned memory and submits one graph. The host waits only where it reads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaStream};
@@ -39,6 +39,8 @@ pub struct Cuda {
     states: Vec<State>,
     by_name: HashMap<String, usize>,
     modules: Modules,
+    /// What programs that are gone had submitted.
+    released: BTreeMap<String, u64>,
     precision: Precision,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
@@ -65,6 +67,7 @@ impl Cuda {
             states: Vec::new(),
             by_name: HashMap::new(),
             modules: Modules::new(&context),
+            released: BTreeMap::new(),
             precision,
             stream,
             context,
@@ -72,9 +75,13 @@ impl Cuda {
         })
     }
 
-    /// The kernels that one step of a program launches, in order.
-    pub fn kernels(&self, program: ProgramId) -> Vec<&str> {
-        self.prepared(program).kernels().collect()
+    /// How often each kernel has been submitted since the device was opened, as the plans have it.
+    pub fn launches(&self) -> BTreeMap<String, u64> {
+        let mut total = self.released.clone();
+        for program in self.programs.iter().flatten() {
+            program.count_launches(&mut total);
+        }
+        total
     }
 
     fn prepared(&self, program: ProgramId) -> &Prepared {
@@ -96,7 +103,12 @@ impl Cuda {
     fn run_with<R>(
         &mut self,
         program: ProgramId,
-        run: impl FnOnce(&mut Prepared, &Arc<CudaContext>, &Arc<CudaStream>, bool) -> Result<R, DeviceError>,
+        run: impl FnOnce(
+            &mut Prepared,
+            &Arc<CudaContext>,
+            &Arc<CudaStream>,
+            bool,
+        ) -> Result<R, DeviceError>,
     ) -> Result<R, DeviceError> {
         let prepared = self.programs[program.0]
             .as_mut()
@@ -152,7 +164,9 @@ impl Device for Cuda {
     fn release(&mut self, program: ProgramId) {
         // Freed memory must not be in use; what went wrong is told by the next read.
         let _ = self.stream.synchronize();
-        self.programs[program.0] = None;
+        if let Some(program) = self.programs[program.0].take() {
+            program.count_launches(&mut self.released);
+        }
     }
 
     fn feed(&mut self, program: ProgramId, name: &str, data: &[f32]) -> Result<(), DeviceError> {

@@ -59,16 +59,21 @@ impl Modules {
             Some(function) => *function,
             None => self.find(launch)?,
         };
-        let granted = self.granted.entry(launch.function.clone()).or_insert(PLAIN_SHARED);
+        let granted = self
+            .granted
+            .entry(launch.function.clone())
+            .or_insert(PLAIN_SHARED);
         if launch.shared > *granted {
             let attribute =
                 sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: `function` belongs to a module that stays loaded as long as this value lives.
-            unsafe { result::function::set_function_attribute(function, attribute, launch.shared as i32) }
-                .doing(&format!(
-                    "kernel `{}` is refused {} bytes of shared memory",
-                    launch.function, launch.shared
-                ))?;
+            unsafe {
+                result::function::set_function_attribute(function, attribute, launch.shared as i32)
+            }
+            .doing(&format!(
+                "kernel `{}` is refused {} bytes of shared memory",
+                launch.function, launch.shared
+            ))?;
             *granted = launch.shared;
         }
         Ok(function)
@@ -119,7 +124,10 @@ fn load(context: &Arc<CudaContext>, name: &'static str) -> Result<sys::CUmodule,
         sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
         sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
     ];
-    let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), std::ptr::without_provenance_mut(log.len() - 1)];
+    let mut values: [*mut c_void; 2] = [
+        log.as_mut_ptr().cast(),
+        std::ptr::without_provenance_mut(log.len() - 1),
+    ];
     let mut module = std::ptr::null_mut();
     // SAFETY: `text` ends with a zero byte; two options stand with two values, the buffer with one byte less than its length, so that
     // the log ends with a zero byte; all of them outlive the call.
@@ -135,8 +143,14 @@ fn load(context: &Arc<CudaContext>, name: &'static str) -> Result<sys::CUmodule,
     answer.result().map_err(|error: DriverError| {
         let log = CStr::from_bytes_until_nul(&log).map_or("".into(), CStr::to_string_lossy);
         let log = log.trim();
-        let log = if log.is_empty() { "the JIT wrote no log" } else { log };
-        let DeviceError::Failed(text) = failed(&format!("the driver refuses module `{name}`"), error) else {
+        let log = if log.is_empty() {
+            "the JIT wrote no log"
+        } else {
+            log
+        };
+        let DeviceError::Failed(text) =
+            failed(&format!("the driver refuses module `{name}`"), error)
+        else {
             unreachable!("a driver's error is a failure");
         };
         DeviceError::Failed(format!("{text}: {log}"))

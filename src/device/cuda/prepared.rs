@@ -1,6 +1,6 @@
 //! A program on the GPU: everything that its steps need, decided before the first one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -86,6 +86,10 @@ pub(super) struct Prepared {
     dirty: Vec<bool>,
     memory: Block,
     layout: Layout,
+    /// How often the launches of a parameter version, those of a step, and the counter's advance were submitted.
+    version_runs: u64,
+    steps_run: u64,
+    advances: u64,
 }
 
 /// Where states are on the device.
@@ -123,9 +127,8 @@ pub fn gpu_kernel(launch: &Launch, precision: Precision) -> Result<GpuKernel, De
         updates: &updates,
     };
     let kernel = launch.kernel.cuda(GpuContext { shapes, precision });
-    kernel.ok_or_else(|| {
-        DeviceError::Failed(format!("{} has no CUDA kernel", launch.kernel.name()))
-    })
+    kernel
+        .ok_or_else(|| DeviceError::Failed(format!("{} has no CUDA kernel", launch.kernel.name())))
 }
 
 /// Tables as the device reads them, one after the other, and where each begins.
@@ -145,24 +148,28 @@ impl Prepared {
         let kernels = |launches: &[Launch]| -> Result<Vec<GpuKernel>, DeviceError> {
             launches.iter().map(|l| gpu_kernel(l, precision)).collect()
         };
-        let (version_kernels, step_kernels) = (kernels(&plan.per_version)?, kernels(&plan.per_step)?);
+        let (version_kernels, step_kernels) =
+            (kernels(&plan.per_version)?, kernels(&plan.per_step)?);
         let layout = Layout::new(&plan, version_kernels.iter().chain(&step_kernels));
         let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
 
         let mut tables = Tables::default();
-        let mut resolve = |launches: &[Launch], kernels: Vec<GpuKernel>| -> Result<Vec<Calls>, DeviceError> {
-            let mut all = Vec::with_capacity(launches.len());
-            for (launch, kernel) in launches.iter().zip(kernels) {
-                let place = |tensor, element| layout.address(&memory, blocks, &states, launch, tensor, element);
-                let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
-                all.push(
-                    planned
-                        .map(|l| call(modules, l, &place, &layout, &memory, &mut tables))
-                        .collect::<Result<Calls, _>>()?,
-                );
-            }
-            Ok(all)
-        };
+        let mut resolve =
+            |launches: &[Launch], kernels: Vec<GpuKernel>| -> Result<Vec<Calls>, DeviceError> {
+                let mut all = Vec::with_capacity(launches.len());
+                for (launch, kernel) in launches.iter().zip(kernels) {
+                    let place = |tensor, element| {
+                        layout.address(&memory, blocks, &states, launch, tensor, element)
+                    };
+                    let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
+                    all.push(
+                        planned
+                            .map(|l| call(modules, l, &place, &layout, &memory, &mut tables))
+                            .collect::<Result<Calls, _>>()?,
+                    );
+                }
+                Ok(all)
+            };
         let per_version = resolve(&plan.per_version, version_kernels)?;
         let per_step = resolve(&plan.per_step, step_kernels)?;
         let advance = GpuLaunch::new("noise", "noise_advance").block(1).noise();
@@ -195,11 +202,17 @@ impl Prepared {
             per_version,
             per_step,
             advance,
-            staging: [Staging::new(context, staged)?, Staging::new(context, staged)?],
+            staging: [
+                Staging::new(context, staged)?,
+                Staging::new(context, staged)?,
+            ],
             filling: 0,
             feed_offsets,
             memory,
             layout,
+            version_runs: 0,
+            steps_run: 0,
+            advances: 0,
         })
     }
 
@@ -215,7 +228,9 @@ impl Prepared {
     /// The allocation and the byte in it where an arena slot or constant stands; `None` for a state.
     pub fn location(&self, slot: &Slot) -> Option<(&Block, usize)> {
         match slot.place {
-            Place::Arena(offset) => Some((&self.memory, self.layout.arena + offset * size_of::<f32>())),
+            Place::Arena(offset) => {
+                Some((&self.memory, self.layout.arena + offset * size_of::<f32>()))
+            }
             Place::Constant(index) => Some((&self.memory, self.layout.constants[index])),
             Place::State(_) => None,
         }
@@ -239,7 +254,9 @@ impl Prepared {
                 unreachable!("a feed lives in the arena");
             };
             if std::mem::take(&mut self.dirty[index]) && bytes > 0 {
-                let to = self.memory.at(self.layout.arena + offset * size_of::<f32>());
+                let to = self
+                    .memory
+                    .at(self.layout.arena + offset * size_of::<f32>());
                 staging.send(stream, self.feed_offsets[index], bytes, to)?;
             }
         }
@@ -263,6 +280,7 @@ impl Prepared {
                 self.version_graph = capture(stream, || run_all(calls, stream))?;
             }
             launch(self.version_graph.as_ref())?;
+            self.version_runs += 1;
         }
         if steps == 0 {
             return Ok(());
@@ -277,7 +295,10 @@ impl Prepared {
             })?;
             self.step_graphs.extend(graph.map(|g| (steps, g)));
         }
-        launch(self.step_graphs.get(&steps))
+        launch(self.step_graphs.get(&steps))?;
+        self.steps_run += u64::from(steps);
+        self.advances += u64::from(steps);
+        Ok(())
     }
 
     /// As a run of one step, without a graph; the seconds of each planned launch of the step.
@@ -291,7 +312,9 @@ impl Prepared {
         self.send(stream, noise)?;
         if stale {
             run_all(&self.per_version, stream)?;
+            self.version_runs += 1;
         }
+        self.steps_run += 1;
         let event = || -> Result<CudaEvent, DeviceError> {
             let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
             let event = context.new_event(flags).doing("the GPU makes no event")?;
@@ -305,16 +328,26 @@ impl Prepared {
         }
         stream.synchronize().doing("the GPU failed")?;
         let seconds = |pair: &[CudaEvent]| {
-            let ms = pair[0].elapsed_ms(&pair[1]).doing("the GPU does not time")?;
+            let ms = pair[0]
+                .elapsed_ms(&pair[1])
+                .doing("the GPU does not time")?;
             Ok(f64::from(ms) * 1e-3)
         };
         events.windows(2).map(seconds).collect()
     }
 
-    /// Every kernel that one step launches, in order.
-    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+    /// Adds how often each kernel has been submitted so far.
+    pub fn count_launches(&self, total: &mut BTreeMap<String, u64>) {
+        let mut add = |call: &Call, times: u64| {
+            if times > 0 {
+                *total.entry(call.launch.function.clone()).or_default() += times;
+            }
+        };
+        let calls = self.per_version.iter().flatten();
+        calls.for_each(|call| add(call, self.version_runs));
         let calls = self.per_step.iter().flatten();
-        calls.map(|call| call.launch.function.as_str())
+        calls.for_each(|call| add(call, self.steps_run));
+        add(&self.advance, self.advances);
     }
 }
 
@@ -344,7 +377,9 @@ fn capture(
 }
 
 fn launch(graph: Option<&CudaGraph>) -> Result<(), DeviceError> {
-    graph.map_or(Ok(()), |g| g.launch().doing("the step could not be submitted"))
+    graph.map_or(Ok(()), |g| {
+        g.launch().doing("the step could not be submitted")
+    })
 }
 
 impl Layout {
@@ -352,10 +387,14 @@ impl Layout {
         let (mut workspace, mut words) = (0, 0);
         for kernel in kernels {
             workspace = workspace.max(kernel.workspace);
-            let tables = kernel.launches.iter().flat_map(|l| &l.args).map(|arg| match arg {
-                Arg::Table(table) => table.len(),
-                _ => 0,
-            });
+            let tables = kernel
+                .launches
+                .iter()
+                .flat_map(|l| &l.args)
+                .map(|arg| match arg {
+                    Arg::Table(table) => table.len(),
+                    _ => 0,
+                });
             words += tables.sum::<usize>();
         }
         let mut bytes = 0;

@@ -35,8 +35,9 @@ pub(super) fn value(f: Function, n: usize) -> GpuLaunch {
 }
 
 pub(super) fn derivative(f: Function, n: usize) -> GpuLaunch {
-    let launch =
-        GpuLaunch::new("unary", format!("unary_dgrad_f32_{}", f.suffix())).threads_for(n).input(0);
+    let launch = GpuLaunch::new("unary", format!("unary_dgrad_f32_{}", f.suffix()))
+        .threads_for(n)
+        .input(0);
     match f {
         Function::Affine { scale, .. } => launch.output(0).count(n).real(scale),
         _ => launch.input(1).output(0).count(n),

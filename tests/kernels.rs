@@ -1,0 +1,228 @@
+//! What the ops' CUDA launches say, held against the committed PTX: no driver is needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use vaebm::device::cuda::{gpu_kernel, modules};
+use vaebm::ops::registry::entries;
+use vaebm::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
+use vaebm::program::{Launch, Slot};
+
+/// Shared memory that a block may have on every architecture we ship for (compute capability 8.9 has the least).
+const MAX_SHARED: u32 = 99 << 10;
+/// Threads of a block.
+const MAX_THREADS: u32 = 1024;
+
+/// A kernel of a PTX file: the bytes of each parameter, and the largest block it was compiled for.
+#[derive(Debug)]
+struct Entry {
+    params: Vec<usize>,
+    max_threads: Option<u32>,
+    static_shared: u32,
+}
+
+fn bytes_of(kind: &str) -> usize {
+    let bits: usize = kind[1..].parse().expect("a type such as .u32");
+    bits / 8
+}
+
+/// The kernels of a PTX text.
+fn kernels(ptx: &str) -> BTreeMap<String, Entry> {
+    let mut found = BTreeMap::new();
+    let mut lines = ptx.lines();
+    while let Some(line) = lines.next() {
+        let Some(rest) = line.trim().strip_prefix(".visible .entry ") else {
+            continue;
+        };
+        let name = rest.trim_end_matches(['(', ')']).to_owned();
+        let mut entry = Entry {
+            params: Vec::new(),
+            max_threads: None,
+            static_shared: 0,
+        };
+        for line in lines.by_ref() {
+            let words: Vec<&str> = line
+                .trim()
+                .trim_end_matches(',')
+                .split_whitespace()
+                .collect();
+            match words[..] {
+                [".param", ".align", _, ".b8", array] => {
+                    let count = array.split(['[', ']']).nth(1).and_then(|n| n.parse().ok());
+                    entry.params.push(count.expect("an array with a length"));
+                }
+                [".param", kind, _] => entry.params.push(bytes_of(kind.trim_start_matches('.'))),
+                [".maxntid", ..] => {
+                    let product = line.trim()[".maxntid".len()..].split(',');
+                    let product = product.map(|n| n.trim().parse::<u32>().expect("an extent"));
+                    entry.max_threads = Some(product.product());
+                }
+                ["{"] => break,
+                _ => {}
+            }
+        }
+        found.insert(name, entry);
+    }
+    // `ptxas` says how much shared memory a kernel declares; kernelc writes it down at the head of the file.
+    for line in ptx
+        .lines()
+        .filter_map(|l| l.strip_prefix("// kernelc: usage "))
+    {
+        let mut words = line.split_whitespace();
+        let entry = words.next().and_then(|name| found.get_mut(name));
+        let shared = words.find_map(|w| w.strip_prefix("shared=")?.parse().ok());
+        if let (Some(entry), Some(shared)) = (entry, shared) {
+            entry.static_shared = entry.static_shared.max(shared);
+        }
+    }
+    found
+}
+
+fn all_kernels() -> BTreeMap<&'static str, BTreeMap<String, Entry>> {
+    modules::PTX
+        .iter()
+        .map(|(name, text)| (*name, kernels(text)))
+        .collect()
+}
+
+/// Every launch of every case of every op, in every precision, with what planned it.
+fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel)) {
+    for entry in entries() {
+        for case in (entry.cases)() {
+            for tape in [case.value_tape(), case.gradient_tape()] {
+                let plan = tape.plan(&case.name);
+                for launch in plan.per_version.iter().chain(&plan.per_step) {
+                    for precision in Precision::ALL {
+                        let kernel = gpu_kernel(launch, precision).unwrap_or_else(|e| {
+                            panic!("case `{}` of {}: {e}", case.name, entry.folder)
+                        });
+                        visit(launch, &kernel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn arguments_are_the_parameters_of_the_kernel() {
+    let known = all_kernels();
+    every_launch(|_, kernel| {
+        for GpuLaunch {
+            module,
+            function,
+            args,
+            ..
+        } in &kernel.launches
+        {
+            let file = known
+                .get(module)
+                .unwrap_or_else(|| panic!("no kernels/ptx/{module}.ptx"));
+            let entry = file
+                .get(function)
+                .unwrap_or_else(|| panic!("no kernel `{function}` in kernels/ptx/{module}.ptx"));
+            let sizes: Vec<usize> = args.iter().map(Arg::bytes).collect();
+            assert_eq!(
+                sizes, entry.params,
+                "bytes of the arguments of `{function}`"
+            );
+        }
+    });
+}
+
+#[test]
+fn geometry_is_within_the_limits_of_every_gpu() {
+    let known = all_kernels();
+    every_launch(|_, kernel| {
+        for l in &kernel.launches {
+            let entry = &known[l.module][&l.function];
+            let threads: u32 = l.block.iter().product();
+            let limit = entry.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
+            assert!(
+                (1..=limit).contains(&threads),
+                "{threads} threads for `{}`",
+                l.function
+            );
+            assert!(
+                l.block[2] <= 64,
+                "{:?} threads for `{}`",
+                l.block,
+                l.function
+            );
+            assert!(
+                l.grid[0] <= i32::MAX as u32 && l.grid[1] <= 65535 && l.grid[2] <= 65535,
+                "{:?} blocks for `{}`",
+                l.grid,
+                l.function
+            );
+            let shared = l.shared + entry.static_shared;
+            assert!(
+                shared <= MAX_SHARED,
+                "{shared} bytes of shared memory for `{}`",
+                l.function
+            );
+        }
+    });
+}
+
+#[test]
+fn addresses_lie_inside_their_tensors() {
+    every_launch(|launch, kernel| {
+        let len = |slots: &[Slot], i: usize| slots[i].shape.len();
+        let size = |tensor: Tensor| match tensor {
+            Tensor::Input(i) => len(&launch.inputs, i),
+            Tensor::Output(i) => len(&launch.outputs, i),
+            Tensor::Update(i) => len(&launch.updates, i),
+            Tensor::Workspace => kernel.workspace,
+        };
+        for l in &kernel.launches {
+            let check = |tensor: Tensor, element: usize| {
+                assert!(
+                    element == 0 || element < size(tensor),
+                    "`{}` is given element {element} of {tensor:?} of {} elements",
+                    l.function,
+                    size(tensor)
+                );
+            };
+            for arg in &l.args {
+                match arg {
+                    Arg::Address(tensor, element) => check(*tensor, *element),
+                    Arg::Table(words) => words.iter().for_each(|word| match word {
+                        Word::Address(tensor, element) => check(*tensor, *element),
+                        Word::Number(_) => {}
+                    }),
+                    Arg::Value(_) | Arg::Noise | Arg::Null => {}
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_kernel_is_launched_by_some_case() {
+    let mut used = BTreeSet::from(["noise_advance".to_owned()]);
+    every_launch(|_, kernel| used.extend(kernel.launches.iter().map(|l| l.function.clone())));
+    let shipped = all_kernels().into_values().flat_map(BTreeMap::into_keys);
+    let idle: Vec<String> = shipped.filter(|name| !used.contains(name)).collect();
+    assert!(idle.is_empty(), "no case of any op launches {idle:?}");
+}
+
+#[test]
+fn every_source_is_part_of_the_binary() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let mut sources = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "cu") {
+            sources.insert(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    let shipped: BTreeSet<String> = modules::PTX
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    assert_eq!(
+        sources, shipped,
+        "kernels/*.cu and the list in device/cuda/modules.rs"
+    );
+}
