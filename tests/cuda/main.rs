@@ -13,6 +13,7 @@
 //! ```
 
 mod cases;
+mod dump;
 mod judge;
 mod programs;
 mod refusals;
@@ -76,10 +77,19 @@ fn main() {
             checks().iter().for_each(|c| println!("{}", c.name));
             false
         }
+        Some("dump") if args.len() == 2 => told(dump::dump(args[1].as_ref())),
+        Some("compare") if args.len() == 3 => {
+            told(dump::compare(args[1].as_ref(), args[2].as_ref()))
+        }
         // What cargo hands to every test program, such as --nocapture, says nothing here.
         _ => judge::judge(args.iter().find(|a| !a.starts_with('-'))),
     };
     std::process::exit(i32::from(failed));
+}
+
+/// Prints what went wrong; whether anything did.
+fn told(outcome: Outcome) -> bool {
+    outcome.inspect_err(|error| println!("{error}")).is_err()
 }
 
 /// Runs checks by their exact names; whether any failed. With `PLANNED` in the environment, writes there how often each kernel was
