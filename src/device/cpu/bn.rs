@@ -1,24 +1,14 @@
 //! Batch normalisation over `[rows, c]` (rows are images times pixels), fused with the activation that follows.
 //!
-//! Training: mean and variance in two passes over each chunk of rows (never `E[x^2] - E[x]^2`), chunks joined by the exact update of Chan,
-//! Golub and LeVeque (1983) in fixed order; then `y = act(gamma (x - mean) inv_std + beta)`. The gradient recomputes the activation's
+//! Training: mean and variance from [`super::moments`], then `y = act(gamma (x - mean) inv_std + beta)`. The gradient recomputes the activation's
 //! argument from `x`, so nothing but mean and inverse deviation is kept. Evaluation: `y = act(scale x + shift)` and its gradient.
 //! All of it is bound by memory: reads and writes of `x`, `y`, `dy`, `dx` once per pass.
 
 use super::gemm::{Activation, LIP};
+use super::moments::{Source, blocks, channels, chunks, gather, rows};
 use super::parallel::{self, Shared};
 use super::simd::{self, Kernel, Simd};
 use super::vmath;
-use super::wgrad::sum_partials;
-
-/// Chunks of rows that a reduction is cut into, at most.
-const MAX_CHUNKS: usize = 16;
-/// Rows of a chunk at least.
-const MIN_ROWS: usize = 64;
-
-fn chunks(rows: usize) -> usize {
-    (rows / MIN_ROWS).clamp(1, MAX_CHUNKS)
-}
 
 /// An activation's value and derivative.
 #[inline(always)]
@@ -32,137 +22,6 @@ fn activate<S: Simd>(s: S, activation: Activation, x: S::V) -> (S::V, S::V) {
         }
         Activation::Elu => (vmath::elu(s, x), vmath::elu_grad(s, x)),
     }
-}
-
-/// A read-only tensor as tasks share it.
-#[derive(Clone, Copy)]
-struct Source(*const f32);
-// SAFETY: a view of a slice borrowed for the whole call.
-unsafe impl Send for Source {}
-// SAFETY: as above.
-unsafe impl Sync for Source {}
-impl Source {
-    #[inline(always)]
-    fn at(&self, i: usize) -> *const f32 {
-        self.0.wrapping_add(i)
-    }
-}
-
-/// Calls `f(channel, lanes)` for every vector of channels.
-macro_rules! channels {
-    ($s:ident, $c:expr, |$at:ident, $n:ident| $body:block) => {{
-        let mut $at = 0;
-        while $at < $c {
-            let $n = $c - $at;
-            $body
-            $at += S::LANES;
-        }
-    }};
-}
-
-/// Mean and centred sum of squares of one chunk of rows: `out[0..c]`, `out[c..2c]`.
-struct Moments {
-    x: Source,
-    rows: std::ops::Range<usize>,
-    c: usize,
-    out: *mut f32,
-}
-
-impl Kernel for Moments {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let count = self.rows.len() as f32;
-        channels!(s, self.c, |at, n| {
-            // Four sums, joined in order, hide the latency of the addition.
-            let mut sums = [s.splat(0.0); 4];
-            // SAFETY: rows and channels exist; this task owns its part of `out`.
-            unsafe {
-                for row in self.rows.clone() {
-                    let x = s.load_upto(self.x.at(row * self.c + at), n);
-                    sums[row & 3] = s.add(sums[row & 3], x);
-                }
-                let sum = s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]));
-                let mean = s.div(sum, s.splat(count));
-                let mut squares = [s.splat(0.0); 4];
-                let mut rest = [s.splat(0.0); 4];
-                for row in self.rows.clone() {
-                    let d = s.sub(s.load_upto(self.x.at(row * self.c + at), n), mean);
-                    squares[row & 3] = s.fma(d, d, squares[row & 3]);
-                    rest[row & 3] = s.add(rest[row & 3], d);
-                }
-                let squares = s.add(s.add(squares[0], squares[1]), s.add(squares[2], squares[3]));
-                // What rounding left in the mean: put back, and taken out of the squares.
-                let rest = s.add(s.add(rest[0], rest[1]), s.add(rest[2], rest[3]));
-                let shift = s.div(rest, s.splat(count));
-                s.store_upto(self.out.add(at), n, s.add(mean, shift));
-                s.store_upto(self.out.add(self.c + at), n, s.fnma(rest, shift, squares));
-            }
-        });
-    }
-}
-
-/// Scratch elements of [`moments`].
-pub fn moments_workspace(rows: usize, c: usize) -> usize {
-    chunks(rows) * 2 * c
-}
-
-/// Per-channel mean and biased variance of `x` `[rows, c]`.
-///
-/// # Panics
-/// If `rows` is zero or a slice is too short.
-pub fn moments(
-    rows: usize,
-    c: usize,
-    x: &[f32],
-    mean: &mut [f32],
-    variance: &mut [f32],
-    workspace: &mut [f32],
-) {
-    assert!(
-        rows > 0 && x.len() >= rows * c && mean.len() >= c && variance.len() >= c,
-        "moments of {rows} rows of {c}"
-    );
-    let chunks = chunks(rows);
-    let (source, isa) = (Source(x.as_ptr()), simd::isa());
-    let parts = &mut workspace[..chunks * 2 * c];
-    {
-        let parts = Shared::new(parts);
-        parallel::for_each(chunks, (rows * c * 8) as u64, |i| {
-            let rows = parallel::chunk(rows, chunks, i);
-            simd::dispatch(
-                isa,
-                Moments {
-                    x: source,
-                    rows,
-                    c,
-                    out: parts.at(i * 2 * c),
-                },
-            );
-        });
-    }
-    let (mean, variance) = (&mut mean[..c], &mut variance[..c]);
-    let mut seen = 0.0f32;
-    for (i, part) in parts.chunks_exact(2 * c.max(1)).enumerate() {
-        let count = parallel::chunk(rows, chunks, i).len() as f32;
-        let (part_mean, part_squares) = part.split_at(c);
-        if i == 0 {
-            mean.copy_from_slice(part_mean);
-            variance.copy_from_slice(part_squares);
-        } else {
-            let total = seen + count;
-            for ((m, v), (pm, ps)) in mean
-                .iter_mut()
-                .zip(variance.iter_mut())
-                .zip(part_mean.iter().zip(part_squares))
-            {
-                let delta = pm - *m;
-                *m += delta * (count / total);
-                *v += ps + delta * delta * (seen * count / total);
-            }
-        }
-        seen += count;
-    }
-    variance.iter_mut().for_each(|v| *v /= rows as f32);
 }
 
 /// The argument of the activation, `(x - mean) inv_std gamma + beta` per channel.
@@ -374,28 +233,28 @@ struct GradientSums {
 impl Kernel for GradientSums {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        channels!(s, self.c, |at, n| {
-            let mut sums = [s.splat(0.0); 2];
-            let mut products = [s.splat(0.0); 2];
-            // SAFETY: rows and channels exist; this task owns its part of `out`.
-            unsafe {
-                let p = self.params.load(s, at, n);
-                for row in self.rows.clone() {
-                    let i = row * self.c + at;
-                    let hat = s.mul(s.sub(s.load_upto(self.x.at(i), n), p.mean), p.inv_std);
-                    let (_, slope) = activate(s, self.activation, s.fma(hat, p.gamma, p.beta));
-                    let g = s.mul(slope, s.load_upto(self.dy.at(i), n));
-                    sums[row & 1] = s.add(sums[row & 1], g);
-                    products[row & 1] = s.fma(g, hat, products[row & 1]);
+        for rows in blocks(&self.rows, self.c) {
+            channels!(s, self.c, |at, n| {
+                let mut sums = [s.splat(0.0); 2];
+                let mut products = [s.splat(0.0); 2];
+                // SAFETY: rows and channels exist; this task owns its part of `out`.
+                unsafe {
+                    let p = self.params.load(s, at, n);
+                    rows!(rows, 2, |row, k| {
+                        let i = row * self.c + at;
+                        let hat = s.mul(s.sub(s.load_upto(self.x.at(i), n), p.mean), p.inv_std);
+                        let (_, slope) = activate(s, self.activation, s.fma(hat, p.gamma, p.beta));
+                        let g = s.mul(slope, s.load_upto(self.dy.at(i), n));
+                        sums[k] = s.add(sums[k], g);
+                        products[k] = s.fma(g, hat, products[k]);
+                    });
+                    let first = rows.start == self.rows.start;
+                    let (sum, product) = (s.add(sums[0], sums[1]), s.add(products[0], products[1]));
+                    gather(s, self.out.add(at), n, first, sum);
+                    gather(s, self.out.add(self.c + at), n, first, product);
                 }
-                s.store_upto(self.out.add(at), n, s.add(sums[0], sums[1]));
-                s.store_upto(
-                    self.out.add(self.c + at),
-                    n,
-                    s.add(products[0], products[1]),
-                );
-            }
-        });
+            });
+        }
     }
 }
 
@@ -533,71 +392,6 @@ pub fn backward_constant(
         inv_rows: 0.0,
     };
     elementwise(pass, Params::new(affine, c), activation, rows, c, x, dx);
-}
-
-/// Sums of one chunk of rows.
-struct ColumnSum {
-    x: Source,
-    rows: std::ops::Range<usize>,
-    c: usize,
-    out: *mut f32,
-}
-
-impl Kernel for ColumnSum {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        channels!(s, self.c, |at, n| {
-            let mut sums = [s.splat(0.0); 4];
-            // SAFETY: rows and channels exist; this task owns its part of `out`.
-            unsafe {
-                for row in self.rows.clone() {
-                    sums[row & 3] =
-                        s.add(sums[row & 3], s.load_upto(self.x.at(row * self.c + at), n));
-                }
-                let sum = s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]));
-                s.store_upto(self.out.add(at), n, sum);
-            }
-        });
-    }
-}
-
-/// Scratch elements of [`column_sum`].
-pub fn column_sum_workspace(rows: usize, c: usize) -> usize {
-    chunks(rows) * c
-}
-
-/// `out[c] (+)= sum over rows of x[rows, c]`: the gradient of a bias.
-///
-/// # Panics
-/// If a slice is too short.
-pub fn column_sum(
-    rows: usize,
-    c: usize,
-    x: &[f32],
-    out: &mut [f32],
-    accumulate: bool,
-    workspace: &mut [f32],
-) {
-    assert!(x.len() >= rows * c, "{rows} rows of {c}");
-    let chunks = chunks(rows);
-    let (x, isa) = (Source(x.as_ptr()), simd::isa());
-    let parts = &mut workspace[..chunks * c];
-    {
-        let parts = Shared::new(parts);
-        parallel::for_each(chunks, (rows * c) as u64 * 2, |i| {
-            let rows = parallel::chunk(rows, chunks, i);
-            simd::dispatch(
-                isa,
-                ColumnSum {
-                    x,
-                    rows,
-                    c,
-                    out: parts.at(i * c),
-                },
-            );
-        });
-    }
-    sum_partials(parts, &mut out[..c], accumulate);
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::super::moments::{moments, moments_workspace};
 use super::*;
 use crate::device::cpu::testing::{assert_close, everywhere, noise};
 use proptest::prelude::*;
@@ -163,26 +164,6 @@ fn check(rows: usize, c: usize, activation: Activation, offset: f32) {
             )
         });
     }
-    let mut sum = vec![0.0f64; c];
-    dy.iter()
-        .enumerate()
-        .for_each(|(i, v)| sum[i % c] += f64::from(*v));
-    let run = || {
-        let mut out = vec![1.0; c];
-        column_sum(
-            rows,
-            c,
-            &dy,
-            &mut out,
-            true,
-            &mut vec![f32::NAN; column_sum_workspace(rows, c)],
-        );
-        out
-    };
-    let want: Vec<f64> = sum.iter().map(|s| s + 1.0).collect();
-    everywhere(run, |got| {
-        assert_close(got, &want, 1e-6 * (rows as f64).sqrt(), 1e-6, &what)
-    });
 }
 
 const ACTIVATIONS: [Activation; 4] = [

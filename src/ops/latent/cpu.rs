@@ -230,7 +230,8 @@ struct Diverge<'a> {
     channels: usize,
     q: &'a [f32],
     p: &'a [f32],
-    sum: &'a mut f64,
+    /// The sum over everything, or one for each channel.
+    sums: &'a mut [f64],
 }
 
 impl Kernel for Diverge<'_> {
@@ -253,7 +254,15 @@ impl Kernel for Diverge<'_> {
                 let term = s.sub(s.fma(half, squares, s.splat(-0.5)), vmath::ln(s, ratio));
                 store(s, &mut mq, at, term);
             }
-            *self.sum += sum(s, &mq, here.len());
+            if let [total] = &mut *self.sums {
+                *total += sum(s, &mq, here.len());
+                continue;
+            }
+            for position in mq[..here.len()].chunks_exact(self.channels) {
+                for (sum, term) in self.sums.iter_mut().zip(position) {
+                    *sum += f64::from(*term);
+                }
+            }
         }
     }
 }
@@ -430,29 +439,59 @@ pub(super) fn log_prob_grad(op: &LogProbGrad, io: &mut Io<'_, f32>) {
     });
 }
 
-/// Per-channel divergences are looked at now and then, not trained on: the plain loop will do.
 pub(super) fn divergence(op: &Divergence, io: &mut Io<'_, f32>) {
     let shape = io.input_shape(0);
-    if !fits(shape) || op.0 == Keep::Channels {
+    if !fits(shape) {
         return op.reference(io);
     }
     let (channels, isa) = (shape.last() / 2, simd::isa());
-    let inputs = [(io.input(0), 2), (io.input(1), 2)];
-    let sums = walk(shape, inputs, [], |_, [q, p], []| {
-        let mut total = 0.0;
-        let sum = &mut total;
+    let (q, p) = (io.input(0), io.input(1));
+    if op.0 == Keep::Channels {
+        return divergence_per_channel(op, shape, [q, p], io.out());
+    }
+    let sums = walk(shape, [(q, 2), (p, 2)], [], |_, [q, p], []| {
+        let mut total = [0.0];
+        let sums = &mut total;
         simd::dispatch(
             isa,
             Diverge {
                 channels,
                 q,
                 p,
-                sum,
+                sums,
             },
         );
-        total
+        total[0]
     });
     narrow(&sums, io.out());
+}
+
+/// Sums per channel: of each piece by itself, then over pieces in order.
+fn divergence_per_channel(op: &Divergence, shape: Shape, [q, p]: [&[f32]; 2], kl: &mut [f32]) {
+    let (channels, isa) = (shape.last() / 2, simd::isa());
+    let pieces = pieces(shape);
+    let mut sums = vec![0.0; pieces.len() * channels];
+    let (mut tasks, mut at) = (Vec::new(), 0);
+    for ((_, len), sums) in pieces.iter().zip(sums.chunks_exact_mut(channels)) {
+        let here = 2 * at..2 * (at + len);
+        tasks.push((&q[here.clone()], &p[here], sums));
+        at += len;
+    }
+    for_each_task(tasks, FLOPS * at as u64, |(q, p, sums)| {
+        simd::dispatch(
+            isa,
+            Diverge {
+                channels,
+                q,
+                p,
+                sums,
+            },
+        );
+    });
+    for (c, kl) in kl.iter_mut().enumerate() {
+        let total: f64 = sums.iter().skip(c).step_by(channels).sum();
+        *kl = (op.0.scale(shape) * total) as f32;
+    }
 }
 
 pub(super) fn divergence_grad(op: &DivergenceGrad, io: &mut Io<'_, f32>) {
