@@ -51,10 +51,11 @@ fn lives(chains: bool, change: impl FnOnce(&mut Config)) {
     for figure in ["nelbo", "log_p", "bpd_elbo", "bpd_log_p"] {
         assert!(number(&report, figure).is_finite(), "{report}");
     }
-    tiny::succeed(at, &["sample", "run", "--temperature", "0.8"]);
+    let cool = ["sample", "run", "--temperature", "0.8"];
+    tiny::succeed(at, &cool);
     let (mean, differing) = shown(&out.join("samples/00002.png"));
     assert!(differing > 0, "an even picture");
-    tiny::succeed(at, &["sample", "run", "--image", "sample"]);
+    tiny::succeed(at, &[&cool[..], &["--image", "sample"]].concat());
     let drawn = shown(&out.join("samples/00002.png")).0;
     let config = Config::load(&out.join("config.toml")).unwrap();
     assert_eq!(mean == drawn, config.vae.decoder == Decoder::Bernoulli);

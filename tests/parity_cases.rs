@@ -10,7 +10,7 @@ mod case;
 use std::collections::BTreeMap;
 
 use case::Case;
-use vaebm::config::{Arch, Config, Decoder, EnergyNet};
+use vaebm::config::{Arch, Config, DataSet, Decoder, EnergyNet};
 use vaebm::device::host::cpu;
 use vaebm::parity::{Arithmetic, Options, Row, run};
 
@@ -65,8 +65,8 @@ fn holds(change: impl FnOnce(&mut Config)) {
 #[test]
 fn binary_digits() {
     holds(|c| {
-        c.data.channels = 1;
-        c.data.size = 32;
+        c.data.dataset = DataSet::Glyphs;
+        (c.data.channels, c.data.size) = (1, 32);
         c.vae.decoder = Decoder::Bernoulli;
         c.vae.arch_instance = Arch::ResElu;
         (c.vae.num_preprocess_blocks, c.vae.num_postprocess_blocks) = (2, 2);
