@@ -178,7 +178,7 @@ fn wrong_usage_exits_with_2_and_says_the_way_out() {
 }
 
 #[test]
-fn published_presets_say_what_is_missing_when_asked_to_train() {
+fn published_presets_name_the_images_that_are_missing() {
     let folder = tempfile::tempdir().unwrap();
     let output = vaebm(
         folder.path(),
@@ -186,7 +186,7 @@ fn published_presets_say_what_is_missing_when_asked_to_train() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("normalising flows (vae.num_nf = 2"),
+        stderr(&output).contains("error: images"),
         "{}",
         stderr(&output)
     );

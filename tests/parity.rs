@@ -20,28 +20,14 @@ fn passes(arithmetic: Arithmetic, only: &str) {
     };
     let summary = run(&dir, &options, report).expect("the folder of cases");
     assert!(summary.tests > 0, "no test is called `{only}`");
-    let (rounding, failures): (Vec<Row>, Vec<Row>) = (summary.failures.into_iter())
-        .partition(|row| arithmetic == Arithmetic::Single && decided_by_rounding(row));
-    for row in &rounding {
-        println!(
-            "MISS in f32, held by the run in f64: {} {}",
-            row.test, row.quantity
-        );
-    }
+    let failures = &summary.failures;
     assert!(
         failures.is_empty(),
         "{} of {} quantities miss:\n{}",
         failures.len(),
         summary.compared,
-        table::lines(&failures, true)
+        table::lines(failures, true)
     );
-}
-
-/// Parameters after steps of Adamax. It divides a gradient by its own size plus 1e-3, so an element that is near zero as the
-/// difference of numbers near 1,000 moves by its rounding error, whatever the order of summation: `docs/parity.md` tells what
-/// misses today. The gradients themselves, the optimiser on its own (`unit/adamax`) and the same parameters in `f64` are held.
-fn decided_by_rounding(row: &Row) -> bool {
-    row.test.ends_with("/stage1_train") && row.quantity.starts_with("after")
 }
 
 /// One Rust test for each part of a case, so that they run side by side.

@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use dump::dump;
 
 use crate::checkpoint::Checkpoint;
-use crate::config::Config;
+use crate::config::{Config, Stage};
 use crate::device::{Device, ProgramId};
 use crate::langevin::programs::{Chains, EBM};
 use crate::langevin::sampler::Sampler;
@@ -70,7 +70,8 @@ pub struct Figures {
 /// Prepared steps of one model on a device.
 pub struct Bench<'d> {
     device: &'d mut dyn Device,
-    sampler: Sampler,
+    /// `None` for a model that has no stage 2.
+    sampler: Option<Sampler>,
     stage1: ProgramId,
     config: Config,
     batch: usize,
@@ -78,7 +79,8 @@ pub struct Bench<'d> {
 }
 
 impl<'d> Bench<'d> {
-    /// Prepares both steps for a batch. Weights come from the configuration's seed, or from a checkpoint of stage 2.
+    /// Prepares both steps for a batch; stage 1's alone if the model has no stage 2. Weights come from the configuration's seed, or
+    /// from a checkpoint of stage 2.
     pub fn new(
         config: &Config,
         device: &'d mut dyn Device,
@@ -97,6 +99,40 @@ impl<'d> Bench<'d> {
         let states = StateList::of(VAE, &record);
         let stage1 = device.prepare(record.tape.plan("stage1/train"))?;
         states.start(device, config.run.seed)?;
+        let sampler = match config.check_model(Stage::Ebm) {
+            Ok(()) => Some(Self::sampler(config, device, &model, batch, weights)?),
+            Err(_) => None,
+        };
+        let mut x = vec![0.0; model.image_shape(batch).len()];
+        philox::fill_uniform(&mut x, config.run.seed, 0, 0, 0);
+        device.feed(stage1, "x", &x)?;
+        // A learning rate of zero keeps the weights, and with them the speed, as they are from step to step.
+        for (name, value) in [
+            ("lr", 0.0),
+            ("t", 10.0),
+            ("kl_coeff", 0.5),
+            ("norm_coeff", 0.1),
+        ] {
+            device.feed(stage1, name, &[value])?;
+        }
+        Ok(Bench {
+            device,
+            sampler,
+            stage1,
+            config: config.clone(),
+            batch,
+            step: 0,
+        })
+    }
+
+    /// Chains with their weights, started.
+    fn sampler(
+        config: &Config,
+        device: &mut dyn Device,
+        model: &Nvae,
+        batch: usize,
+        weights: Option<&Checkpoint>,
+    ) -> Result<Sampler, TrainError> {
         let chains = Chains {
             model: model.clone(),
             ebm: config.ebm.clone(),
@@ -113,27 +149,8 @@ impl<'d> Bench<'d> {
             None => initialise(device, EBM, &ebm_params, config.run.seed)?,
         }
         let sampler = Sampler::new(device, chains)?;
-        let mut x = vec![0.0; model.image_shape(batch).len()];
-        philox::fill_uniform(&mut x, config.run.seed, 0, 0, 0);
-        device.feed(stage1, "x", &x)?;
-        // A learning rate of zero keeps the weights, and with them the speed, as they are from step to step.
-        for (name, value) in [
-            ("lr", 0.0),
-            ("t", 10.0),
-            ("kl_coeff", 0.5),
-            ("norm_coeff", 0.1),
-        ] {
-            device.feed(stage1, name, &[value])?;
-        }
         sampler.start(device, Noise::default())?;
-        Ok(Bench {
-            device,
-            sampler,
-            stage1,
-            config: config.clone(),
-            batch,
-            step: 0,
-        })
+        Ok(sampler)
     }
 
     /// The device's name.
@@ -141,11 +158,11 @@ impl<'d> Bench<'d> {
         self.device.name()
     }
 
-    fn program(&self, what: What) -> ProgramId {
-        match what {
-            What::Langevin => self.sampler.step_program(),
+    fn program(&self, what: What) -> Result<ProgramId, TrainError> {
+        Ok(match what {
+            What::Langevin => chains_of(&self.sampler)?.step_program(),
             What::Stage1 => self.stage1,
-        }
+        })
     }
 
     fn one(&mut self, what: What) -> Result<(), TrainError> {
@@ -157,8 +174,8 @@ impl<'d> Bench<'d> {
         self.step = self.step.wrapping_add(1);
         match what {
             What::Langevin => {
-                self.sampler
-                    .advance(self.device, noise, 1, self.config.sample.step_size)?
+                let sampler = chains_of(&self.sampler)?;
+                sampler.advance(self.device, noise, 1, self.config.sample.step_size)?
             }
             What::Stage1 => self.device.run(self.stage1, noise)?,
         }
@@ -184,7 +201,7 @@ impl<'d> Bench<'d> {
         let mut ms = self.slot(what, seconds)?.ms;
         ms.sort_by(f64::total_cmp);
         let quantile = |q: f64| ms[((ms.len() - 1) as f64 * q).round() as usize];
-        let plan = self.device.plan(self.program(what));
+        let plan = self.device.plan(self.program(what)?);
         let Cost { flops, .. } = plan.step_cost();
         let per_second = 1e3 / quantile(0.5);
         Ok(Figures {
@@ -203,7 +220,7 @@ impl<'d> Bench<'d> {
     /// Time, FLOPs and launches of a step by kernel, the costliest first: the median over a few runs.
     pub fn profile(&mut self, what: What) -> Result<Vec<KernelTime>, TrainError> {
         self.slot(what, WARM_UP_SECONDS)?;
-        let program = self.program(what);
+        let program = self.program(what)?;
         let mut runs = Vec::new();
         for step in 0..PROFILE_RUNS {
             let noise = Noise {
@@ -231,6 +248,12 @@ impl<'d> Bench<'d> {
         table.sort_by(|a, b| b.ms.total_cmp(&a.ms));
         Ok(table)
     }
+}
+
+fn chains_of(sampler: &Option<Sampler>) -> Result<&Sampler, TrainError> {
+    sampler.as_ref().ok_or_else(|| {
+        TrainError::Mismatch("this model has no Langevin chains, only a stage 1".into())
+    })
 }
 
 /// Runs that a profile takes the median of.

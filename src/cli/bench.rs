@@ -5,7 +5,7 @@ use super::source::Source;
 use crate::bench;
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
-use crate::config::{ConfigError, Ebm, Run, Stage, Vae};
+use crate::config::{Ebm, Run, Stage, Vae};
 use crate::run::RunFolder;
 use std::path::PathBuf;
 
@@ -87,8 +87,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.resolve(&args.flags)?;
-    if let Some(missing) = config.unsupported() {
-        return Err(ConfigError::Unsupported(missing).into());
+    if args.what.contains(&What::Langevin) || args.interactive || args.dump.is_some() {
+        config.check_model(Stage::Ebm)?;
     }
     let weights = match &args.weights {
         Some(run) => Some(Checkpoint::open(&RunFolder::checkpoint_at(

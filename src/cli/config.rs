@@ -24,18 +24,20 @@ impl Scope for Everything {
         ("train_ebm", "num_steps"),
         ("train_ebm", "step_size"),
         ("train_ebm", "target"),
+        ("train_ebm", "readjust_bn"),
         ("sample", "batch_size"),
         ("sample", "num_steps"),
         ("sample", "step_size"),
         ("sample", "target"),
+        ("sample", "readjust_bn"),
     ];
 }
 
 /// Print the configuration that a preset, a file and flags resolve to.
 ///
 /// The output is TOML, complete, and can be given back with --config. Keys that stand in several sections (batch_size,
-/// num_steps, ...) are set with --set section.key=value here. A note on standard error tells if this build lacks a part
-/// of the model that the configuration asks for.
+/// num_steps, ...) are set with --set section.key=value here. A note on standard error tells if a stage cannot be trained
+/// from this.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -51,10 +53,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     match reasons {
         [None, None] => {}
         [None, Some(reason)] => {
-            eprintln!("note: stage 2 cannot be trained from this yet: {reason}")
+            eprintln!("note: stage 2 cannot be trained from this: {reason}")
         }
         // What stops stage 1 stops stage 2 as well.
-        [Some(reason), _] => eprintln!("note: this cannot be trained yet: {reason}"),
+        [Some(reason), _] => eprintln!("note: this cannot be trained as it is: {reason}"),
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod eval;
 mod export;
 mod import;
+mod likelihood;
 mod overrides;
 mod parity;
 mod progress;
@@ -52,6 +53,7 @@ enum Command {
     Train(train::Args),
     Sample(sample::Args),
     Eval(eval::Args),
+    Likelihood(likelihood::Args),
     Bench(bench::Args),
     Import(import::Args),
     Export(export::Args),
@@ -105,6 +107,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, progress),
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
+        Command::Likelihood(args) => likelihood::run(args, progress),
         Command::Bench(args) => bench::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),

@@ -57,9 +57,6 @@ pub enum ConfigError {
     /// Values that cannot be used, all of them.
     #[error("{}", invalid_text(.0))]
     Invalid(Vec<String>),
-    /// Parts of the model that this build does not have.
-    #[error("{0}")]
-    Unsupported(String),
 }
 
 fn invalid_text(problems: &[String]) -> String {

@@ -330,6 +330,9 @@ section! {
         max_p: f64 = 0.6,
         /// Iterations over which that probability rises to max_p.
         anneal_step: u64 = 5000,
+        /// Passes of prior samples that move the VAE's batch-norm statistics before the first iteration; the published code makes 1, by an
+        /// oversight.
+        readjust_bn: usize = 0,
         /// Clip every gradient element by Adam's second moment.
         clip_grad: bool = true,
         /// Density that the chains follow.
@@ -356,6 +359,11 @@ section! {
         step_size: f64 = 8e-5,
         /// Multiplies every prior deviation.
         temperature: f64 = 1.0,
+        /// Passes of prior samples, at the sampling temperature, that re-estimate the decoder's batch-norm statistics beforehand; 0
+        /// keeps those of training (published: 500).
+        readjust_bn: usize = 0,
+        /// Images of such a pass (published: 16, for the Frechet distance 2).
+        readjust_batch: usize = 16,
         /// Density that the chains follow.
         target: Target = Target::Official,
         /// Where chains start.

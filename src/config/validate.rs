@@ -1,6 +1,6 @@
 //! Checks that a configuration makes sense: ranges, shapes that must divide, choices that exclude each other.
 
-use super::{Arch, Config, ConfigError, DataSet, Decoder, Precision};
+use super::{Config, ConfigError, DataSet, Decoder, Precision};
 use crate::device::{self, Device, DeviceChoice, DeviceError};
 use crate::program::gpu;
 
@@ -82,6 +82,13 @@ impl Problems {
     fn at_least_one(&mut self, key: &str, value: u64) {
         self.unless(value >= 1, || format!("{key} = 0 must be at least 1"));
     }
+
+    fn finish(self) -> Result<(), ConfigError> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::Invalid(self.0)),
+        }
+    }
 }
 
 impl Config {
@@ -97,22 +104,15 @@ impl Config {
         self.check_train_vae(&mut problems);
         self.check_ebm(&mut problems);
         self.check_sample(&mut problems);
-        if problems.0.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Invalid(problems.0))
-        }
+        problems.finish()
     }
 
-    /// Checks what a stage needs beyond a valid configuration: that this build has its parts and that the data has
-    /// a place.
+    /// Checks what training a stage needs beyond a valid configuration: a model that it can train, and a place that its images come
+    /// from.
     ///
     /// # Errors
-    /// [`ConfigError::Unsupported`], [`ConfigError::Invalid`].
+    /// [`ConfigError::Invalid`].
     pub fn check_stage(&self, stage: Stage) -> Result<(), ConfigError> {
-        if let Some(parts) = self.unsupported() {
-            return Err(ConfigError::Unsupported(parts));
-        }
         let mut problems = Problems::default();
         let built_in = matches!(self.data.dataset, DataSet::Glyphs | DataSet::StackedGlyphs);
         problems.unless(built_in || self.data.path.is_some(), || {
@@ -121,60 +121,40 @@ impl Config {
                 self.data.dataset
             )
         });
-        if stage == Stage::Ebm {
-            problems.unless(self.vae.decoder == Decoder::Normal, || {
-                format!(
-                    "stage 2 needs vae.decoder = normal, and this VAE has {}",
-                    self.vae.decoder
-                )
-            });
-            let halvings = self.ebm.network.halvings();
-            problems.unless(self.data.size.is_multiple_of(1 << halvings), || {
-                format!(
-                    "ebm.network = {} halves its input {halvings} times, so data.size = {} must be a multiple of {}",
-                    self.ebm.network,
-                    self.data.size,
-                    1 << halvings
-                )
-            });
-        }
-        if problems.0.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Invalid(problems.0))
-        }
+        self.check_chains(stage, &mut problems);
+        problems.finish()
     }
 
-    /// Names the parts of the model that this configuration asks for and this build does not have.
-    pub fn unsupported(&self) -> Option<String> {
-        let mut parts = Vec::new();
-        if self.vae.num_nf > 0 {
-            parts.push(format!(
-                "normalising flows (vae.num_nf = {}; 0 goes without)",
-                self.vae.num_nf
-            ));
+    /// Checks that a stage can run this model at all. Stage 1 can run every valid one; the chains of stage 2 need a density of images
+    /// that they can climb, and an energy network that fits the images.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn check_model(&self, stage: Stage) -> Result<(), ConfigError> {
+        let mut problems = Problems::default();
+        self.check_chains(stage, &mut problems);
+        problems.finish()
+    }
+
+    fn check_chains(&self, stage: Stage, problems: &mut Problems) {
+        if stage == Stage::Vae {
+            return;
         }
-        if self.vae.decoder == Decoder::Dmol {
-            parts.push("the logistic-mixture decoder (vae.decoder = dmol; normal is there)".into());
-        }
-        if self.vae.arch_instance != Arch::ResMbconv {
-            parts.push(format!(
-                "cells of vae.arch_instance = {} (res_mbconv is there)",
-                self.vae.arch_instance
-            ));
-        }
-        if self.vae.groups_per_scale().iter().sum::<usize>() == 1 {
-            parts.push(
-                "the one-group VAE (one latent scale of one group; two groups are there)".into(),
-            );
-        }
-        if self.data.num_x_bits != 8 {
-            parts.push(format!(
-                "data.num_x_bits = {} (8 is there)",
-                self.data.num_x_bits
-            ));
-        }
-        (!parts.is_empty()).then(|| format!("this build does not have {}", parts.join("; nor ")))
+        problems.unless(self.vae.decoder == Decoder::Normal, || {
+            format!(
+                "stage 2 needs vae.decoder = normal, and this VAE has {}: its chains move pixels along the gradient of a density",
+                self.vae.decoder
+            )
+        });
+        let halvings = self.ebm.network.halvings();
+        problems.unless(self.data.size.is_multiple_of(1 << halvings), || {
+            format!(
+                "ebm.network = {} halves its input {halvings} times, so data.size = {} must be a multiple of {}",
+                self.ebm.network,
+                self.data.size,
+                1 << halvings
+            )
+        });
     }
 
     fn check_run(&self, problems: &mut Problems) {
@@ -393,6 +373,7 @@ impl Config {
         problems.positive("train_ebm.step_size", train.step_size);
         problems.real("train_ebm.alpha_s", train.alpha_s, 0.0, 1e6);
         problems.real("train_ebm.max_p", train.max_p, 0.0, 1.0);
+        problems.count("train_ebm.readjust_bn", train.readjust_bn, 0, 1_000_000);
         problems.at_least_one("train_ebm.total_iter", train.total_iter);
         problems.at_least_one("train_ebm.anneal_step", train.anneal_step);
         problems.at_least_one("train_ebm.save_every", train.save_every);
@@ -422,6 +403,8 @@ impl Config {
         problems.count("sample.num_steps", sample.num_steps, 0, 10_000_000);
         problems.positive("sample.step_size", sample.step_size);
         problems.positive("sample.temperature", sample.temperature);
+        problems.count("sample.readjust_bn", sample.readjust_bn, 0, 1_000_000);
+        problems.count("sample.readjust_batch", sample.readjust_batch, 1, 1 << 20);
     }
 }
 

@@ -16,8 +16,7 @@ use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, Observer, StopFlag};
 use crate::train::vae::image_shape;
-use crate::train::vae_programs::VAE;
-use crate::train::{StateList, TrainError};
+use crate::train::{StateList, TrainError, restore_decoder};
 
 /// Training images that the Fréchet distance is measured to.
 const REFERENCE: usize = 10_000;
@@ -181,6 +180,7 @@ fn samples(
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Option<Samples>, TrainError> {
+    restore_decoder(config, device, checkpoint, observer, stop)?;
     let clock = Instant::now();
     observer.event(Event::PhaseStarted {
         name: "sampling",
@@ -194,9 +194,7 @@ fn samples(
         target: config.sample.target,
         temperature: config.sample.temperature,
     };
-    let (vae_params, ebm_params) = chains.params();
-    StateList::restore_params(device, checkpoint, VAE, &vae_params)?;
-    StateList::restore_params(device, checkpoint, EBM, &ebm_params)?;
+    StateList::restore_params(device, checkpoint, EBM, &chains.params().1)?;
     let sampler = Sampler::new(device, chains)?;
     let s = &config.sample;
     let values = image_shape(&sampler.chains().model).values();

@@ -3,6 +3,7 @@
 
 pub mod classifier;
 pub mod compare;
+pub mod evidence;
 pub mod frechet;
 pub mod likelihood;
 pub mod modes;

@@ -19,8 +19,8 @@ use crate::program::Noise;
 use crate::run::{Event, Observer, StopFlag};
 use crate::tape::plan_within;
 use crate::train::vae::image_shape;
-use crate::train::vae_programs::{NoiseSource, SAMPLE_STREAM, VAE, prior_samples};
-use crate::train::{StateList, TrainError};
+use crate::train::vae_programs::{NoiseSource, SAMPLE_STREAM, prior_samples};
+use crate::train::{StateList, TrainError, restore_decoder};
 
 /// Images on the overview.
 const OVERVIEW: usize = 256;
@@ -54,6 +54,7 @@ pub fn draw(
     stop: &StopFlag,
 ) -> Result<Written, TrainError> {
     std::fs::create_dir_all(out).map_err(|source| write_error(out, source))?;
+    restore_decoder(config, device, checkpoint, observer, stop)?;
     let started = Instant::now();
     observer.event(Event::PhaseStarted {
         name: "sampling",
@@ -63,7 +64,7 @@ pub fn draw(
     let collected = if checkpoint.header().stage == Stage::Ebm.name() {
         chains(config, device, checkpoint, observer, stop)?
     } else {
-        vae_alone(config, device, checkpoint, observer, stop)?
+        vae_alone(config, device, observer, stop)?
     };
     let written = write(config, &collected, out)?;
     observer.event(Event::PhaseEnded {
@@ -91,7 +92,6 @@ fn noise(config: &Config, first: usize) -> Noise {
 fn vae_alone(
     config: &Config,
     device: &mut dyn Device,
-    checkpoint: &Checkpoint,
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Collected, TrainError> {
@@ -107,7 +107,6 @@ fn vae_alone(
         )
     };
     let batch = s.batch_size.min(s.num_samples);
-    StateList::restore_params(device, checkpoint, VAE, &record(batch).params)?;
     let plan = plan_within(
         |n| record(n).tape.plan("sample/vae"),
         batch,
@@ -156,9 +155,7 @@ fn chains(
         target: s.target,
         temperature: s.temperature,
     };
-    let (vae_params, ebm_params) = chains.params();
-    StateList::restore_params(device, checkpoint, VAE, &vae_params)?;
-    StateList::restore_params(device, checkpoint, EBM, &ebm_params)?;
+    StateList::restore_params(device, checkpoint, EBM, &chains.params().1)?;
     let mut buffer = match s.start {
         ChainStart::Prior => None,
         ChainStart::Buffer => Some(open_buffer(config, checkpoint, &chains)?),

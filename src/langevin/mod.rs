@@ -1,6 +1,7 @@
 //! Langevin chains in the VAE's noise space (SPEC section 6; VAEBM section 3.2).
 
 pub mod buffer;
+pub mod diagnostics;
 pub mod draw;
 pub mod programs;
 pub mod sampler;

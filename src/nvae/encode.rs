@@ -168,9 +168,8 @@ impl Nvae {
 
     /// The 1x1 convolution that takes the only latent of a vanilla VAE to the post-processing width.
     pub(super) fn stem_decoder(&self, net: &Net<'_>, z: Var) -> Var {
-        net.root()
-            .sub("stem_decoder")
-            .conv(z, Conv::same(self.top_width(), 1))
+        let place = net.root().sub("stem_decoder");
+        place.trace(&[z], place.conv(z, Conv::same(self.top_width(), 1)))
     }
 }
 

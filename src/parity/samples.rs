@@ -40,9 +40,14 @@ pub(super) fn prior(
             }
         }
         m.run(program)?;
+        // The official code shows the probabilities of Bernoulli pixels as they are, whatever the temperature.
+        let sample = match case.model.config.decoder {
+            Decoder::Bernoulli => "image",
+            Decoder::Normal | Decoder::Dmol => "sample",
+        };
         for (output, name) in [
             ("logits", "logits"),
-            ("sample", "x_sample"),
+            (sample, "x_sample"),
             ("image", "x_mean"),
         ] {
             let name = format!("t{t}.{name}");
@@ -112,16 +117,16 @@ pub(super) fn vae_sample(
                 let log_prob = mixture_log_prob(&tape, sampled.logits, x, case.bits);
                 tape.output("log_prob", log_prob);
             }
-            Decoder::Bernoulli => {
-                return Err(file.error("stage 2 has no decoder for Bernoulli pixels"));
-            }
+            // Stage 2 has no use for it beyond the latents.
+            Decoder::Bernoulli => {}
         }
         m.load(VAE, &net.params(), &case.weights)?;
         let program = m.prepare(&tape, "parity/vae_sample")?;
         feed_latents(cx, m, program, eps.len(), |g| format!("eps.{g}"))?;
         match case.model.config.decoder {
             Decoder::Normal => m.feed(program, "eps_x", file.tensor("eps_x")?)?,
-            _ => m.feed(program, "x", file.tensor(&format!("t{t}.x"))?)?,
+            Decoder::Dmol => m.feed(program, "x", file.tensor(&format!("t{t}.x"))?)?,
+            Decoder::Bernoulli => {}
         }
         m.run(program)?;
         for name in m.outputs(program) {

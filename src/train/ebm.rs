@@ -9,7 +9,7 @@ use super::images::{self, Images};
 use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
-use super::{Ended, TrainError};
+use super::{Ended, Readjustment, TrainError, readjust};
 use crate::checkpoint::{Checkpoint, Header};
 use crate::config::{Config, Stage, Target};
 use crate::data::Splits;
@@ -22,7 +22,7 @@ use crate::langevin::sampler::Sampler;
 use crate::nn::params::ParamSpec;
 use crate::nvae::Nvae;
 use crate::program::Noise;
-use crate::run::{Event, Observer, Observers, RunFolder, Start, StopFlag};
+use crate::run::{Event, Observer, Observers, RunFolder, Silent, Start, StopFlag};
 use crate::tape::{plan_within, plans_within};
 use crate::tensor::Shape;
 
@@ -96,6 +96,13 @@ impl<'d> EbmTrainer<'d> {
         let sampler = Sampler::prepare(device, grid, [grid_start, grid_step, grid_images])?;
         let (vae_params, _) = chains.params();
         StateList::restore_params(device, vae, VAE, &vae_params)?;
+        let readjustment = Readjustment {
+            passes: c.readjust_bn,
+            batch: c.batch_size,
+            temperature: 1.0,
+            seed: config.run.seed,
+        };
+        readjust(&model, device, readjustment, &mut Silent, &StopFlag::new())?;
         states.start(device, config.run.seed)?;
         let mut trainer = EbmTrainer {
             device,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::TrainError;
 use crate::config::{self, Config, Decoder};
 use crate::data::{self, BatchOptions, Batcher, Dataset, ImageShape, Source, Splits, Validation};
+use crate::ops::decoder::reduce_bits;
 
 /// Training images that a built-in or stacked set draws unless the configuration says otherwise.
 const DEFAULT_DRAWS: usize = 60_000;
@@ -142,7 +143,7 @@ impl Images {
         let mut out = vec![0.0; self.batcher.values()];
         let position = self.batcher.position(step)?;
         self.batcher.training_batch(position, &mut out)?;
-        coarsen(&mut out, self.bits);
+        self.coarsen(&mut out);
         Ok(out)
     }
 
@@ -150,33 +151,13 @@ impl Images {
     pub fn evaluation(&self, batch: usize) -> Result<(Vec<f32>, usize), TrainError> {
         let mut out = vec![0.0; self.batcher.values()];
         let valid = self.batcher.evaluation_batch(batch, &mut out)?;
-        coarsen(&mut out, self.bits);
+        self.coarsen(&mut out);
         Ok((out, valid))
     }
-}
 
-/// `floor(255 x / 2^(8-b)) / (2^b - 1)` in f32, for x in [0, 1] (SPEC section 3, "x bits").
-pub fn coarsen(x: &mut [f32], bits: u32) {
-    if bits == 8 {
-        return;
-    }
-    let step = (1u32 << (8 - bits)) as f32;
-    let levels = ((1u32 << bits) - 1) as f32;
-    x.iter_mut()
-        .for_each(|v| *v = (*v * 255.0 / step).floor() / levels);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::coarsen;
-
-    #[test]
-    fn five_bits_have_32_levels() {
-        let mut x = [0.0, 7.0 / 255.0, 8.0 / 255.0, 1.0];
-        coarsen(&mut x, 5);
-        assert_eq!(x, [0.0, 0.0, 1.0 / 31.0, 1.0]);
-        let mut same = [0.123];
-        coarsen(&mut same, 8);
-        assert_eq!(same, [0.123]);
+    fn coarsen(&self, images: &mut [f32]) {
+        images
+            .iter_mut()
+            .for_each(|v| *v = reduce_bits(*v, self.bits));
     }
 }

@@ -4,12 +4,14 @@ pub mod ebm;
 pub mod ebm_programs;
 mod error;
 pub mod images;
+mod readjust;
 pub mod schedule;
 pub(crate) mod states;
 pub mod vae;
 pub mod vae_programs;
 
 pub use error::TrainError;
+pub use readjust::{Readjustment, readjust, restore_decoder};
 pub use states::{StateList, restore};
 
 /// How a training loop ended.

@@ -7,12 +7,12 @@ use super::images::{self, Images};
 use super::schedule::Schedule;
 use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae_programs::{
-    EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, eval_pass,
+    EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, data_init, eval_pass,
     loss_dimensions, prior_samples, train_step,
 };
 use super::{Ended, TrainError};
 use crate::checkpoint::{Checkpoint, Header};
-use crate::config::{Config, Stage};
+use crate::config::{Arch, Config, Stage};
 use crate::data::picture::{GridOptions, Picture};
 use crate::data::{ImageShape, Splits};
 use crate::device::{Device, ProgramId};
@@ -20,7 +20,7 @@ use crate::nn::Mode;
 use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, MetricsWriter, Observer, Observers, RunFolder, StopFlag};
-use crate::tape::plans_within;
+use crate::tape::{plan_within, plans_within};
 
 /// Images of a sample grid.
 const GRID: usize = 64;
@@ -99,7 +99,7 @@ impl<'d> VaeTrainer<'d> {
         let [first, rest] = [device.prepare(first)?, device.prepare(rest)?];
         let [eval, grid] = [device.prepare(eval)?, device.prepare(grid)?];
         states.start(device, config.run.seed)?;
-        Ok(VaeTrainer {
+        let mut trainer = VaeTrainer {
             device,
             config: config.clone(),
             model,
@@ -114,7 +114,34 @@ impl<'d> VaeTrainer<'d> {
             step: 0,
             fresh_power_vectors: true,
             best: (f64::INFINITY, 0),
-        })
+        };
+        // The one family with layers that start from data.
+        if config.vae.arch_instance == Arch::ResElu {
+            trainer.initialise_from_data()?;
+        }
+        Ok(trainer)
+    }
+
+    /// A forward pass over the first training batch, with that step's noise (SPEC section 1, "Data-dependent init").
+    fn initialise_from_data(&mut self) -> Result<(), TrainError> {
+        let record = |n: usize| data_init(&self.model, n).tape.plan("stage1/data-init");
+        let batch = self.config.train_vae.batch_size;
+        let plan = plan_within(record, batch, self.device.available_bytes())?;
+        let x = self.train.training(0)?;
+        let program = self.device.prepare(plan)?;
+        self.device.feed(program, "x", &x)?;
+        self.device.run(program, self.noise(0))?;
+        self.device.release(program);
+        Ok(())
+    }
+
+    /// The noise of a training step.
+    fn noise(&self, step: u64) -> Noise {
+        Noise {
+            seed: self.config.run.seed,
+            step: step as u32,
+            first_sample: 0,
+        }
     }
 
     /// The steps done.
@@ -150,6 +177,7 @@ impl<'d> VaeTrainer<'d> {
             _ => self.rest,
         };
         let x = self.train.training(self.step)?;
+        let noise = self.noise(self.step);
         let device = &mut *self.device;
         device.feed(program, "x", &x)?;
         for (name, value) in [
@@ -160,11 +188,6 @@ impl<'d> VaeTrainer<'d> {
         ] {
             device.feed(program, name, &[value as f32])?;
         }
-        let noise = Noise {
-            seed: self.config.run.seed,
-            step: self.step as u32,
-            first_sample: 0,
-        };
         device.run(program, noise)?;
         self.step += 1;
         self.fresh_power_vectors = false;

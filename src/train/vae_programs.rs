@@ -19,6 +19,8 @@ pub const VAE: &str = "vae";
 pub const EVAL_STREAM: u32 = 1 << 16;
 /// The first stream of the noise of prior samples.
 pub const SAMPLE_STREAM: u32 = 2 << 16;
+/// The first stream of the prior samples that re-estimate batch norms; 3 and 4 are those of chains.
+pub const READJUST_STREAM: u32 = 5 << 16;
 
 /// Power iterations of the very first step, and of every other one.
 pub const POWER_ITERATIONS: [usize; 2] = [40, 4];
@@ -198,6 +200,17 @@ pub fn train_step(
         power_vectors: spectral.vectors,
         moments,
     }
+}
+
+/// One forward pass of the feed `x` that sets gains and biases of the layers that start from data: those of `res_elu` (SPEC section
+/// 1). Its noise is that of a training step. Output: `logits`.
+pub fn data_init(model: &Nvae, n: usize) -> Recorded {
+    let tape = Tape::new();
+    let net = Net::new(&tape, VAE, Mode::Eval).with_data_init();
+    let x = tape.feed("x", model.image_shape(n));
+    let eps = NoiseSource::Streams(0).latents(&tape, model, n);
+    tape.output("logits", model.forward(&net, x, &eps).logits);
+    recorded(net.params(), tape)
 }
 
 /// The sum of the largest singular values of all effective weights, and the vectors it keeps.

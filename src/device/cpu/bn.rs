@@ -1,14 +1,29 @@
 //! Batch normalisation over `[rows, c]` (rows are images times pixels), fused with the activation that follows.
 //!
-//! Training: mean and variance from [`super::moments`], then `y = act(gamma (x - mean) inv_std + beta)`. The gradient recomputes the activation's
+//! Training: mean and variance in two passes over each chunk of rows (never `E[x^2] - E[x]^2`), chunks joined by the exact update of Chan,
+//! Golub and LeVeque (1983) in fixed order; then `y = act(gamma (x - mean) inv_std + beta)`. The gradient recomputes the activation's
 //! argument from `x`, so nothing but mean and inverse deviation is kept. Evaluation: `y = act(scale x + shift)` and its gradient.
 //! All of it is bound by memory: reads and writes of `x`, `y`, `dy`, `dx` once per pass.
 
 use super::gemm::{Activation, LIP};
-use super::moments::{Source, blocks, channels, chunks, gather, rows};
 use super::parallel::{self, Shared};
 use super::simd::{self, Kernel, Simd};
 use super::vmath;
+
+mod backward;
+mod moments;
+
+pub use backward::{backward, backward_constant, backward_dx, backward_workspace, gradient_sums};
+pub use moments::{moments, moments_workspace};
+
+/// Chunks of rows that a reduction is cut into, at most.
+const MAX_CHUNKS: usize = 16;
+/// Rows of a chunk at least.
+const MIN_ROWS: usize = 64;
+
+fn chunks(rows: usize) -> usize {
+    (rows / MIN_ROWS).clamp(1, MAX_CHUNKS)
+}
 
 /// An activation's value and derivative.
 #[inline(always)]
@@ -23,6 +38,82 @@ fn activate<S: Simd>(s: S, activation: Activation, x: S::V) -> (S::V, S::V) {
         Activation::Elu => (vmath::elu(s, x), vmath::elu_grad(s, x)),
     }
 }
+
+/// A read-only tensor as tasks share it.
+#[derive(Clone, Copy)]
+struct Source(*const f32);
+// SAFETY: a view of a slice borrowed for the whole call.
+unsafe impl Send for Source {}
+// SAFETY: as above.
+unsafe impl Sync for Source {}
+impl Source {
+    #[inline(always)]
+    fn at(&self, i: usize) -> *const f32 {
+        self.0.wrapping_add(i)
+    }
+}
+
+/// Ranges of rows of which a few tensors together stay in the first-level cache: reductions go over all channels of one before they
+/// turn to the next, so that they read memory in order. The terms of one are added up one after the other, in several sums side by side,
+/// before the result joins a sum of such: the rounding error of a sum grows with both lengths, not with their product.
+fn blocks(rows: &std::ops::Range<usize>, c: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let (start, end, step) = (rows.start, rows.end, (4096 / c.max(1)).clamp(8, 32));
+    // Of no rows there is one empty block, so that sums of nothing are written too.
+    (0..rows.len().div_ceil(step).max(1)).map(move |i| {
+        let first = start + i * step;
+        first..(first + step).min(end)
+    })
+}
+
+/// Calls the body for every row, with `$k` the one of `$n` accumulators that it goes to: a constant wherever it stands, so that
+/// accumulators stay in registers.
+macro_rules! rows {
+    ($rows:expr, $n:literal, |$row:ident, $k:ident| $body:block) => {{
+        let (mut row, end) = ($rows.start, $rows.end);
+        while row + $n <= end {
+            for $k in 0..$n {
+                let $row = row + $k;
+                $body
+            }
+            row += $n;
+        }
+        for $row in row..end {
+            let $k = 0;
+            $body
+        }
+    }};
+}
+use rows;
+
+/// Adds a vector to what stands at `to`, or puts it there.
+///
+/// # Safety
+/// `min(n, LANES)` numbers from `to` on may be written, and hold numbers unless `first`.
+#[inline(always)]
+unsafe fn gather<S: Simd>(s: S, to: *mut f32, n: usize, first: bool, v: S::V) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sum = if first {
+            v
+        } else {
+            s.add(s.load_upto(to, n), v)
+        };
+        s.store_upto(to, n, sum);
+    }
+}
+
+/// Calls `f(channel, lanes)` for every vector of channels.
+macro_rules! channels {
+    ($s:ident, $c:expr, |$at:ident, $n:ident| $body:block) => {{
+        let mut $at = 0;
+        while $at < $c {
+            let $n = $c - $at;
+            $body
+            $at += S::LANES;
+        }
+    }};
+}
+use channels;
 
 /// The argument of the activation, `(x - mean) inv_std gamma + beta` per channel.
 ///
@@ -217,181 +308,6 @@ pub fn forward(
         x,
         y,
     );
-}
-
-/// Sums over one chunk of rows: of `g` to `out[0..c]`, of `g x_hat` to `out[c..2c]`.
-struct GradientSums {
-    params: Params,
-    activation: Activation,
-    x: Source,
-    dy: Source,
-    rows: std::ops::Range<usize>,
-    c: usize,
-    out: *mut f32,
-}
-
-impl Kernel for GradientSums {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for rows in blocks(&self.rows, self.c) {
-            channels!(s, self.c, |at, n| {
-                let mut sums = [s.splat(0.0); 2];
-                let mut products = [s.splat(0.0); 2];
-                // SAFETY: rows and channels exist; this task owns its part of `out`.
-                unsafe {
-                    let p = self.params.load(s, at, n);
-                    rows!(rows, 2, |row, k| {
-                        let i = row * self.c + at;
-                        let hat = s.mul(s.sub(s.load_upto(self.x.at(i), n), p.mean), p.inv_std);
-                        let (_, slope) = activate(s, self.activation, s.fma(hat, p.gamma, p.beta));
-                        let g = s.mul(slope, s.load_upto(self.dy.at(i), n));
-                        sums[k] = s.add(sums[k], g);
-                        products[k] = s.fma(g, hat, products[k]);
-                    });
-                    let first = rows.start == self.rows.start;
-                    let (sum, product) = (s.add(sums[0], sums[1]), s.add(products[0], products[1]));
-                    gather(s, self.out.add(at), n, first, sum);
-                    gather(s, self.out.add(self.c + at), n, first, product);
-                }
-            });
-        }
-    }
-}
-
-/// Scratch elements of [`backward`].
-pub fn backward_workspace(rows: usize, c: usize) -> usize {
-    chunks(rows) * 2 * c
-}
-
-/// Gradient of [`forward`] where mean and deviation come from `x` itself (training): `dx`, `dgamma`, `dbeta`.
-///
-/// With `g = dy act'`, `x_hat = (x - mean) inv_std`: `dbeta = sum g`, `dgamma = sum g x_hat`,
-/// `dx = gamma inv_std (g - dbeta / rows - x_hat dgamma / rows)`.
-///
-/// # Panics
-/// If a slice is too short.
-#[allow(clippy::too_many_arguments)]
-pub fn backward(
-    rows: usize,
-    c: usize,
-    x: &[f32],
-    dy: &[f32],
-    affine: &Affine<'_>,
-    activation: Activation,
-    dx: &mut [f32],
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
-    workspace: &mut [f32],
-) {
-    gradient_sums(rows, c, x, dy, affine, activation, dgamma, dbeta, workspace);
-    backward_dx(rows, c, x, dy, affine, activation, (dbeta, dgamma), dx);
-}
-
-/// `dx` alone, as [`backward`] has it, from its sums `(dbeta, dgamma)`.
-///
-/// # Panics
-/// If a slice is too short.
-#[allow(clippy::too_many_arguments)]
-pub fn backward_dx(
-    rows: usize,
-    c: usize,
-    x: &[f32],
-    dy: &[f32],
-    affine: &Affine<'_>,
-    activation: Activation,
-    (dbeta, dgamma): (&[f32], &[f32]),
-    dx: &mut [f32],
-) {
-    assert!(
-        x.len() >= rows * c && dy.len() >= rows * c && dx.len() >= rows * c,
-        "{rows} rows of {c}"
-    );
-    assert!(
-        dbeta.len() >= c && dgamma.len() >= c,
-        "sums of {c} channels"
-    );
-    let pass = Pass::Gradient {
-        dy: Source(dy.as_ptr()),
-        sums: Some((Source(dbeta.as_ptr()), Source(dgamma.as_ptr()))),
-        inv_rows: 1.0 / rows as f32,
-    };
-    elementwise(pass, Params::new(affine, c), activation, rows, c, x, dx);
-}
-
-/// `dgamma` and `dbeta` alone, as [`backward`] has them; with the folded scale and shift of evaluation mode, their gradients.
-///
-/// # Panics
-/// If a slice is too short.
-#[allow(clippy::too_many_arguments)]
-pub fn gradient_sums(
-    rows: usize,
-    c: usize,
-    x: &[f32],
-    dy: &[f32],
-    affine: &Affine<'_>,
-    activation: Activation,
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
-    workspace: &mut [f32],
-) {
-    assert!(
-        x.len() >= rows * c && dy.len() >= rows * c,
-        "{rows} rows of {c}"
-    );
-    let chunks = chunks(rows);
-    let (params, isa) = (Params::new(affine, c), simd::isa());
-    let (x, dy) = (Source(x.as_ptr()), Source(dy.as_ptr()));
-    let parts = &mut workspace[..chunks * 2 * c];
-    {
-        let parts = Shared::new(parts);
-        parallel::for_each(chunks, (rows * c) as u64 * FLOPS_PER_ELEMENT, |i| {
-            let rows = parallel::chunk(rows, chunks, i);
-            simd::dispatch(
-                isa,
-                GradientSums {
-                    params,
-                    activation,
-                    x,
-                    dy,
-                    rows,
-                    c,
-                    out: parts.at(i * 2 * c),
-                },
-            );
-        });
-    }
-    let (dgamma, dbeta) = (&mut dgamma[..c], &mut dbeta[..c]);
-    dgamma.fill(0.0);
-    dbeta.fill(0.0);
-    for part in parts.chunks_exact(2 * c.max(1)) {
-        dbeta.iter_mut().zip(&part[..c]).for_each(|(d, p)| *d += p);
-        dgamma.iter_mut().zip(&part[c..]).for_each(|(d, p)| *d += p);
-    }
-}
-
-/// Gradient of [`forward`] with respect to `x` where mean and deviation are constants (evaluation): `dx = gamma inv_std act' dy`.
-///
-/// # Panics
-/// If a slice is too short.
-pub fn backward_constant(
-    rows: usize,
-    c: usize,
-    x: &[f32],
-    dy: &[f32],
-    affine: &Affine<'_>,
-    activation: Activation,
-    dx: &mut [f32],
-) {
-    assert!(
-        x.len() >= rows * c && dy.len() >= rows * c && dx.len() >= rows * c,
-        "{rows} rows of {c}"
-    );
-    let pass = Pass::Gradient {
-        dy: Source(dy.as_ptr()),
-        sums: None,
-        inv_rows: 0.0,
-    };
-    elementwise(pass, Params::new(affine, c), activation, rows, c, x, dx);
 }
 
 #[cfg(test)]

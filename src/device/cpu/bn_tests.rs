@@ -1,4 +1,3 @@
-use super::super::moments::{moments, moments_workspace};
 use super::*;
 use crate::device::cpu::testing::{assert_close, everywhere, noise};
 use proptest::prelude::*;

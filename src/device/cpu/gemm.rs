@@ -1,9 +1,9 @@
 //! Matrix product `C[m, n] (+)= A[m, k] B[k, n]` with a fused epilogue.
 //!
 //! `A` has any row and `k` stride and is never copied. `B` is either read where it lies (rows contiguous) or from panels made by
-//! [`pack`], which also transposes; packing once pays for weights that are used again and again. There is no blocking over
-//! `k`: the model's reductions are at most a few thousand long, so a panel of `B` (32 columns) stays in L1 or streams from L2 at
-//! 128 bytes per 14 multiply-add cycles, and `C` is written once.
+//! [`pack`], which also transposes; packing once pays for weights that are used again and again. No blocking over `k` passes
+//! through memory: the model's reductions are at most a few thousand long, so a panel of `B` (32 columns) stays in L1 or streams from
+//! L2 at 128 bytes per 14 multiply-add cycles, and `C` is written once.
 
 use super::microkernel::{Init, Segment, Tile};
 use super::parallel::{self, Shared};
@@ -542,7 +542,7 @@ const TASK_COLS: usize = 128;
 
 /// `C[m, n] (+)= A[m, k] B[k, n]`, then the epilogue; row `i` of `c` starts at `i * c_stride`.
 ///
-/// Every element is one sum over `k` in order, whatever the blocking.
+/// Every element is one sum over `k` in the order of [`MAX_CHAIN`](super::microkernel::MAX_CHAIN), whatever the blocking.
 ///
 /// # Panics
 /// If an operand is shorter than its geometry says.

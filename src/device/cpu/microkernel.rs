@@ -5,11 +5,21 @@
 //! with one broadcast feeding `NV` multiply-adds there is no need to copy it into panels. Segments make convolutions of it: one
 //! per filter tap, or one per filter row where a row's taps are contiguous in memory.
 //!
+//! A sum of more than [`MAX_CHAIN`] products is cut into chains of that length, whatever the segments; finished chains are added up in
+//! memory (28 adds and stores for 64 x 28 multiply-adds). The cuts depend on `k` alone, so the blocking of rows and columns changes no
+//! bit.
+//!
 //! Sizes: AVX-512 has 32 registers, so 14 x 2 accumulators, 2 for `b` and a broadcast folded into the multiply-add; per `k`
 //! 16 loads for 28 multiply-adds. AVX2 has 16: 6 x 2, 2, and one broadcast; 8 loads for 12. Every smaller row count has
 //! its own instance, so a remainder of rows does not fall off a cliff.
 
+use std::mem::MaybeUninit;
+
 use super::simd::{Simd, unroll};
+
+/// Products that are added up one after the other in a register at most. A longer sum is a sum of such chains: its rounding error
+/// grows with the length of a chain and the number of chains, not with their product.
+pub const MAX_CHAIN: usize = 64;
 
 /// Offsets, in elements, of one run of `k`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +124,9 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                 }
             }),
         }
+        // Finished chains; written before it is read, and not touched by a sum that is a single chain.
+        let mut sums = [[MaybeUninit::<S::V>::uninit(); NV]; MR];
+        let (mut chains, mut chain) = (0usize, 0usize);
         // Three rows per base pointer: x86 addressing scales one stride register by 1 and 2, so 14 rows need 5 pointers.
         let (rs, ks) = (t.a_rs, t.a_ks);
         for seg in t.segments {
@@ -126,31 +139,56 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                 a.wrapping_add(12 * rs),
             );
             let mut b = t.b.add(seg.b);
-            for _ in 0..t.seg_len {
-                let mut bv = [s.splat(0.0); NV];
-                for (v, x) in bv.iter_mut().enumerate() {
-                    *x = load(s, b.add(v * t.b_vs), TAIL && v == NV - 1, t.tail);
+            let mut left = t.seg_len;
+            while left > 0 {
+                if chain == MAX_CHAIN {
+                    unroll!(R < MR, {
+                        for v in 0..NV {
+                            let done = match chains {
+                                0 => acc[R][v],
+                                _ => s.add(sums[R][v].assume_init(), acc[R][v]),
+                            };
+                            sums[R][v].write(done);
+                            acc[R][v] = s.splat(0.0);
+                        }
+                    });
+                    (chains, chain) = (chains + 1, 0);
                 }
-                unroll!(R < MR, {
-                    let base = match R / 3 {
-                        0 => a0,
-                        1 => a1,
-                        2 => a2,
-                        3 => a3,
-                        _ => a4,
-                    };
-                    let x = s.splat(*base.wrapping_add((R % 3) * rs));
-                    for v in 0..NV {
-                        acc[R][v] = s.fma(x, bv[v], acc[R][v]);
+                let steps = left.min(MAX_CHAIN - chain);
+                for _ in 0..steps {
+                    let mut bv = [s.splat(0.0); NV];
+                    for (v, x) in bv.iter_mut().enumerate() {
+                        *x = load(s, b.add(v * t.b_vs), TAIL && v == NV - 1, t.tail);
                     }
-                });
-                a0 = a0.wrapping_add(ks);
-                a1 = a1.wrapping_add(ks);
-                a2 = a2.wrapping_add(ks);
-                a3 = a3.wrapping_add(ks);
-                a4 = a4.wrapping_add(ks);
-                b = b.wrapping_add(t.b_ks);
+                    unroll!(R < MR, {
+                        let base = match R / 3 {
+                            0 => a0,
+                            1 => a1,
+                            2 => a2,
+                            3 => a3,
+                            _ => a4,
+                        };
+                        let x = s.splat(*base.wrapping_add((R % 3) * rs));
+                        for v in 0..NV {
+                            acc[R][v] = s.fma(x, bv[v], acc[R][v]);
+                        }
+                    });
+                    a0 = a0.wrapping_add(ks);
+                    a1 = a1.wrapping_add(ks);
+                    a2 = a2.wrapping_add(ks);
+                    a3 = a3.wrapping_add(ks);
+                    a4 = a4.wrapping_add(ks);
+                    b = b.wrapping_add(t.b_ks);
+                }
+                (left, chain) = (left - steps, chain + steps);
             }
+        }
+        if chains > 0 {
+            unroll!(R < MR, {
+                for v in 0..NV {
+                    acc[R][v] = s.add(sums[R][v].assume_init(), acc[R][v]);
+                }
+            });
         }
         unroll!(R < MR, {
             for v in 0..NV {

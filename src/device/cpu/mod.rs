@@ -19,7 +19,6 @@ pub mod excite;
 pub mod gemm;
 pub mod mbconv;
 mod microkernel;
-pub mod moments;
 pub mod parallel;
 pub mod pointwise;
 pub mod resample;

@@ -4,7 +4,6 @@ use super::eval::{ScaleShift, ScaleShiftDgrad, ScaleShiftSums};
 use super::train::{Dgrad, Normalize, Sums};
 use super::{Activation, inverse_deviation};
 use crate::device::cpu::bn::{self, Affine};
-use crate::device::cpu::moments;
 use crate::program::Io;
 use crate::tensor::Shape;
 
@@ -13,7 +12,7 @@ fn extents(shape: Shape) -> (usize, usize) {
 }
 
 pub(super) fn moments_workspace(x: Shape) -> usize {
-    moments::moments_workspace(x.rows(), x.last())
+    bn::moments_workspace(x.rows(), x.last())
 }
 
 pub(super) fn moments(io: &mut Io<'_, f32>) {
@@ -21,7 +20,7 @@ pub(super) fn moments(io: &mut Io<'_, f32>) {
     let [(mean, _), (var, _)] = &mut *io.outputs else {
         unreachable!("two outputs by the shape rule");
     };
-    moments::moments(rows, c, x, mean, var, io.workspace);
+    bn::moments(rows, c, x, mean, var, io.workspace);
 }
 
 /// The affine map of inputs `first..first + 4` = `(mean, var, gamma, beta)`; `inverse` holds the inverse deviations.

@@ -20,5 +20,7 @@ mod tests {
         }
         assert_eq!(reduce_bits(127.0 / 255.0, 1), 0.0);
         assert_eq!(reduce_bits(128.0 / 255.0, 1), 1.0);
+        let five = [0.0, 7.0, 8.0, 255.0].map(|level| reduce_bits(level / 255.0, 5));
+        assert_eq!(five, [0.0, 0.0, 1.0 / 31.0, 1.0]);
     }
 }
