@@ -39,15 +39,11 @@ __device__ inline float block_max(float v, float *room) {
     return warp_max(room[lane < blockDim.x / 32 ? lane : 0]);
 }
 
-// N sums that are carried side by side.
+// N sums that are carried side by side; `Sums<N> own = {}` starts at zero.
 template <int N>
 struct Sums {
     float v[N];
 
-    __device__ Sums() {
-#pragma unroll
-        for (int i = 0; i < N; ++i) v[i] = 0.0f;
-    }
     __device__ void join(const Sums &other) {
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] += other.v[i];
