@@ -19,7 +19,7 @@ macro_rules! modules {
     };
 }
 
-modules!["batch_norm", "binary", "dwconv", "layout", "noise", "reduce", "state", "unary"];
+modules!["batch_norm", "binary", "dwconv", "layout", "noise", "reduce", "resample", "state", "unary"];
 
 /// The PTX of a module.
 pub fn ptx(module: &str) -> Option<&'static str> {
