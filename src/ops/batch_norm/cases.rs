@@ -3,12 +3,17 @@
 use super::{Activation, batch_norm_fold, batch_norm_train, scale_shift};
 use crate::ops::testing::{Case, Input, input};
 
-const SHAPES: [[usize; 4]; 5] = [
+const SHAPES: [[usize; 4]; 9] = [
     [3, 7, 5, 3],
     [2, 5, 3, 17],
     [5, 1, 1, 1],
     [2, 1, 3, 33],
     [4, 9, 7, 6],
+    // More than one slice of rows on a GPU, in fours and not; more channels than a block is wide.
+    [2, 23, 19, 6],
+    [3, 23, 20, 12],
+    [2, 3, 1, 8],
+    [2, 1, 2, 133],
 ];
 
 const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Swish, Activation::LipSwish];

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Activation, cpu, inverse_deviation, per_channel};
+use super::{Activation, cpu, cuda, inverse_deviation, per_channel};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -82,6 +83,10 @@ impl Op for Fold {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fold(cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let (dscale, dshift) = (cx.cotangent(0), cx.cotangent(1));
         let inputs = [dscale, dshift, cx.inputs[2], cx.inputs[3]];
@@ -118,6 +123,10 @@ impl Op for FoldGrad {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fold_dgrad(cx.shapes).into())
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; 4]
@@ -143,6 +152,10 @@ impl Op for ScaleShift {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::scale_shift(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::scale_shift(self, cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -215,6 +228,10 @@ impl Op for ScaleShiftDgrad {
         cpu::scale_shift_dgrad(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::scale_shift_dgrad(self, cx.shapes).into())
+    }
+
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         cpu::scale_shift_dgrad_workspace(self, shapes.inputs[0])
     }
@@ -262,6 +279,10 @@ impl Op for ScaleShiftSums {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::scale_shift_sums(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::scale_shift_sums(self, cx.shapes))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -9,6 +9,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 mod eval;
 mod train;
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Activation, MOMENTUM, cpu, inverse_deviation, per_channel};
+use super::{Activation, MOMENTUM, cpu, cuda, inverse_deviation, per_channel};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -115,6 +116,10 @@ impl Op for Moments {
         cpu::moments(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::moments(cx.shapes))
+    }
+
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         cpu::moments_workspace(shapes.inputs[0])
     }
@@ -162,6 +167,10 @@ impl Op for Track {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::track(self, cx.shapes).into())
+    }
+
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None, None]
     }
@@ -197,6 +206,10 @@ impl Op for Normalize {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::normalize(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::normalize(self, cx.shapes).into())
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -267,6 +280,10 @@ impl Op for Sums {
         cpu::sums(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sums(self, cx.shapes))
+    }
+
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         cpu::sums_workspace(shapes.inputs[0])
     }
@@ -314,6 +331,10 @@ impl Op for Dgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dgrad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dgrad(self, cx.shapes).into())
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -48,19 +48,38 @@ pub fn cases() -> Vec<Case> {
         ));
     }
     // More than one chunk and more than one block of columns, with axes that repeat on either side.
-    let large = Shape::new(&[2, 33, 31, 70]);
-    for small in [
-        vec![70],
-        vec![2, 1, 1, 70],
-        vec![33, 1, 1],
-        vec![2, 1, 1, 1],
-        vec![],
+    for (c, small) in [
+        (70, vec![70]),
+        (70, vec![2, 1, 1, 70]),
+        (70, vec![33, 1, 1]),
+        (70, vec![2, 1, 1, 1]),
+        (70, vec![]),
+        (72, vec![72]),
+        (72, vec![2, 1, 1, 72]),
     ] {
-        let b = Shape::new(&small);
+        let (large, b) = (Shape::new(&[2, 33, 31, c]), Shape::new(&small));
         cases.push(Case::new(
-            format!("large product, b {b}"),
+            format!("product with {large}, b {b}"),
             vec![input(large), input(b)],
             |r, x| vec![mul(r, x[0], x[1])],
+        ));
+    }
+    // In fours on a GPU.
+    for (big, small) in [([6, 20], vec![20]), ([5, 8], vec![5, 1])] {
+        let (a, b) = (Shape::new(&big), Shape::new(&small));
+        let two = move || vec![input(a), input(b).within(0.5, 2.0)];
+        cases.push(Case::new(
+            format!("0.5 a - 2 b, {a} and {b}"),
+            two(),
+            |r, x| vec![combine(r, 0.5, x[0], -2.0, x[1])],
+        ));
+        cases.push(Case::new(format!("a / b, {a} and {b}"), two(), |r, x| {
+            vec![div(r, x[0], x[1])]
+        }));
+        cases.push(Case::new(
+            format!("broadcast {b} to {a}"),
+            vec![input(b)],
+            move |r, x| vec![broadcast_to(r, x[0], a)],
         ));
     }
     cases.push(Case::new(

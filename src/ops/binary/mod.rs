@@ -5,6 +5,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 mod runs;
 mod sum;
 
@@ -13,6 +14,7 @@ pub use sum::{broadcast_to, sum_of, sum_to};
 use super::unary::affine;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::{MAX_RANK, Shape};
@@ -138,6 +140,10 @@ impl Op for Binary {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::binary(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::binary(self.0, cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

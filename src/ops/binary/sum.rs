@@ -1,9 +1,10 @@
 //! Sums: of many tensors of one shape, over the axes that a broadcast repeated, and the broadcast itself.
 
-use super::{broadcasts, cpu, for_each_pair};
+use super::{broadcasts, cpu, cuda, for_each_pair};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, record1};
 use crate::program::Io;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::real::Real;
 use crate::tensor::Shape;
 
@@ -68,6 +69,10 @@ impl Op for SumOf {
         cpu::sum_of(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sum_of(cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         cx.wants
             .iter()
@@ -100,6 +105,10 @@ impl Op for SumTo {
         cpu::sum_to(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sum_to(cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
             broadcast_to(cx.recorder, cx.cotangent(0), cx.input_shape(0))
@@ -128,6 +137,10 @@ impl Op for BroadcastTo {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::broadcast_to(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::broadcast_to(cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

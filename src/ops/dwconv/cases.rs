@@ -3,12 +3,15 @@
 use super::dwconv;
 use crate::ops::testing::{Case, input};
 
-/// Windows of 3, 5 and 11, strides 1 and 2, images smaller than the window, odd sizes and channel counts.
+/// Windows of 3, 5 and 11, strides 1 and 2, images smaller than the window and larger than a GPU's tile, odd sizes and channel counts.
 pub fn cases() -> Vec<Case> {
     let rows: &[(&str, [usize; 4], usize, usize)] = &[
         ("5x5", [2, 7, 5, 3], 5, 1),
         ("5x5, 17 channels", [1, 9, 7, 17], 5, 1),
         ("5x5, 66 channels", [1, 6, 7, 66], 5, 1),
+        ("5x5, 36 channels, three tiles", [2, 9, 21, 36], 5, 1),
+        ("5x5, 16 channels on one pixel", [2, 1, 1, 16], 5, 1),
+        ("3x3, 40 channels, six tiles", [1, 10, 33, 40], 3, 1),
         ("5x5 on one pixel", [2, 1, 1, 1], 5, 1),
         ("5x5 on a small image", [1, 2, 3, 3], 5, 1),
         ("5x5 stride 2, odd", [2, 7, 5, 3], 5, 2),

@@ -1,8 +1,9 @@
 //! The gradients of a depthwise convolution with respect to its image and its weights.
 
-use super::{Fprop, cpu, products};
+use super::{Fprop, cpu, cuda, products};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -50,6 +51,10 @@ impl Op for Dgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dgrad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dgrad(self, cx.shapes).into())
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -100,6 +105,10 @@ impl Op for Wgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::wgrad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::wgrad(self, cx.shapes))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -6,11 +6,13 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 mod gradients;
 
 use super::conv2d::Geometry;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -87,6 +89,10 @@ impl Op for Fprop {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fprop(self, cx.shapes).into())
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

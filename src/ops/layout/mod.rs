@@ -5,10 +5,14 @@
 //! - `reshape`: the same numbers in row-major order.
 
 pub mod cases;
+mod cuda;
+
+pub(in crate::ops) use cuda::copy;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, record1};
 use crate::ensure_shape;
 use crate::program::Io;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::real::Real;
 use crate::tensor::Shape;
 
@@ -120,6 +124,10 @@ impl Op for Concat {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::concat(self, cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let dy = cx.cotangent(0);
         let mut start = 0;
@@ -165,6 +173,10 @@ impl Op for Slice {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::slice(self, cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let place = Place {
             slice: *self,
@@ -204,6 +216,10 @@ impl Op for Place {
         self.reference(io);
     }
 
+    fn cuda(&self, _: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::place(self).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let Slice { axis, start, len } = self.slice;
         vec![cx.wanted(0, || slice(cx.recorder, cx.cotangent(0), axis, start, len))]
@@ -231,6 +247,10 @@ impl Op for Reshape {
     /// A copy is a copy.
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::reshape(cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -1,10 +1,15 @@
 //! Sums over everything but the batch axis, and over everything: `y[n] = scale * sum_e x[n, e]`, `y = scale * sum x`.
 
 pub mod cases;
+mod columns;
+mod cuda;
+
+pub(in crate::ops) use columns::Columns;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::device::cpu::sums::row_sums;
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -76,6 +81,10 @@ impl Op for Reduce {
         }
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::reduce(self, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
             let op = Spread {
@@ -113,6 +122,10 @@ impl Op for Spread {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::spread(self, cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -14,6 +14,7 @@ pub fn cases() -> Vec<Case> {
             [3, 2, 2, 1],
             [1, 3, 2, 33],
             [0, 4, 4, 2],
+            [2, 5, 3, 8],
         ] {
             let name = format!("{kind:?} of {x:?}");
             cases.push(Case::new(name, vec![input(x)], move |r, v| {

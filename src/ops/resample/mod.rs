@@ -8,9 +8,11 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -158,6 +160,10 @@ impl Op for Resample {
         cpu::forward(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::map("resample_f32", self.0, cx.shapes.inputs[0], cx.shapes.outputs[0]).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let transpose = Transpose {
             kind: self.0,
@@ -197,6 +203,10 @@ impl Op for Transpose {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::transpose(self, io);
+    }
+
+    fn cuda(&self, _: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::map("resample_dgrad_f32", self.kind, self.image, self.image).into())
     }
 
     /// Second derivatives are never asked for.

@@ -13,6 +13,8 @@ pub fn cases() -> Vec<Case> {
         ([1, 3, 2, 1], 1),
         ([2, 3, 5, 66], 4),
         ([0, 3, 2, 4], 4),
+        // More than one slice of pixels on a GPU.
+        ([1, 22, 21, 36], 4),
     ] {
         let c = x[3];
         // Away from the ReLU's kink, where central differences mean nothing: half the hidden units on each side.

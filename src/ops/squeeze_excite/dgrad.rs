@@ -1,8 +1,9 @@
 //! The gradient of squeeze-and-excite.
 
-use super::cpu;
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -64,6 +65,10 @@ impl Op for Dgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dgrad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dgrad(self, cx.shapes))
     }
 
     /// Second derivatives are never asked for.

@@ -7,6 +7,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 mod dgrad;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::linear;
 use super::unary::{Function, sigmoid};
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -126,6 +128,10 @@ impl Op for Fprop {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fprop(self, cx.shapes))
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

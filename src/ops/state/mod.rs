@@ -1,12 +1,14 @@
 //! Moving numbers without changing them: into a state, and past the gradient.
 
 pub mod cases;
+mod cuda;
 
 use std::sync::Arc;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, record1};
 use crate::ensure_shape;
 use crate::program::Io;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::real::Real;
 use crate::tensor::Shape;
 
@@ -53,6 +55,10 @@ impl Op for Assign {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::assign(cx.shapes).into())
+    }
+
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None]
     }
@@ -73,6 +79,10 @@ impl Op for StopGradient {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::stop_gradient(cx.shapes).into())
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
