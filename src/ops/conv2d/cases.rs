@@ -115,7 +115,7 @@ fn plain() -> Vec<(&'static str, [usize; 4], [usize; 4], Geometry)> {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (what, x, w, geometry) in plain() {
-        let tensors = vec![input(x), input(w), input([w[3]])];
+        let tensors = vec![input(x), input(w), input([w[3]]).fixed()];
         cases.push(Case::new(what, tensors, move |r, v| {
             vec![conv2d(r, v[0], v[1], Some(v[2]), geometry)]
         }));
@@ -172,7 +172,7 @@ pub fn cases() -> Vec<Case> {
             [2, 5, 4, 4],
         ),
     ] {
-        let tensors = vec![input(x), input(w), input([w[3]]), input(y)];
+        let tensors = vec![input(x), input(w), input([w[3]]).fixed(), input(y)];
         cases.push(Case::new(
             format!("{what} and residual"),
             tensors,
