@@ -9,7 +9,7 @@
 //
 // x [n, h, w, cin], w [kh, kw, cin / groups, cout], y and dy [n, oh, ow, cout].
 // Limit: 2 n oh ow kh kw cin cout FLOPs; the direct form reads both factors of each product from L1. Geometry of the tiled form: a block
-// per tile, phases of dgrad and parts of wgrad along z; of the direct form: a thread per output element, parts along y.
+// per tile, phases of dgrad and parts of wgrad along z; of the direct form: a thread per output element, parts along z.
 
 #include "conv2d.cuh"
 
@@ -63,7 +63,7 @@ extern "C" __global__ void conv2d_wgrad_f32_direct(const float *x, const float *
     if (at >= count) return;
     const int o = at % c.cout, i = o / (c.cout / c.groups) * in_group + at / c.cout % in_group, tap = at / c.cout / in_group;
     const int top = tap / c.kw * c.dilation - c.pad_top, left = tap % c.kw * c.dilation - c.pad_left;
-    const int begin = blockIdx.y * share, end = min(begin + share, c.n * c.oh * c.ow);
+    const int begin = blockIdx.z * share, end = min(begin + share, c.n * c.oh * c.ow);
     float sum = 0.0f;
     for (int p = begin; p < end; ++p) {
         const int iy = p / c.ow % c.oh * c.stride + top, ix = p % c.ow * c.stride + left;
@@ -71,7 +71,7 @@ extern "C" __global__ void conv2d_wgrad_f32_direct(const float *x, const float *
         const float value = activate(pre, x[((p / c.ow / c.oh * c.h + iy) * c.w + ix) * c.cin + i]);
         sum = fmaf(value, dy[p * c.cout + o], sum);
     }
-    part[static_cast<size_t>(blockIdx.y) * count + at] = sum;
+    part[static_cast<size_t>(blockIdx.z) * count + at] = sum;
 }
 
 // A thread per element of dw; the parts in their order.

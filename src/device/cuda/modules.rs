@@ -19,7 +19,7 @@ macro_rules! modules {
     };
 }
 
-modules!["conv2d", "conv2d_bf16", "conv2d_tf32", "noise", "unary"];
+modules!["conv2d", "conv2d_bf16", "conv2d_tf32", "mbconv", "noise", "unary"];
 
 /// The PTX of a module.
 pub fn ptx(module: &str) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::gradients::{Dgrad, Pack, Wgrad};
 use super::{Fprop, Geometry};
 use crate::ops::activation::Activation;
-use crate::program::gpu::{Arg, GpuContext, GpuKernel, GpuLaunch, Precision, Tensor, THREADS};
+use crate::program::gpu::{Arg, GpuContext, GpuKernel, GpuLaunch, Precision, THREADS, Tensor};
 use crate::tensor::Shape;
 
 /// A tensor and the element of it where an operand begins; a multiple of four, as kernels move four numbers at once.
@@ -93,9 +93,23 @@ impl Conv {
         self.n as usize * self.oh as usize * self.ow as usize
     }
 
+    /// Pixels of `x` in the first and largest phase of a gradient; see conv2d.cuh.
+    fn phase_rows(&self) -> usize {
+        let [h, w] = [self.h, self.w].map(|e| (e as usize).div_ceil(self.stride as usize));
+        self.n as usize * h * w
+    }
+
+    /// Whether the rows of all tensors begin on 16 bytes.
+    fn aligned(&self) -> bool {
+        self.cin % 4 == 0 && self.cout % 4 == 0
+    }
+
     /// Rows and columns of `dw` as a matrix.
     fn weights(&self) -> [usize; 2] {
-        [self.taps() * (self.cin / self.groups) as usize, self.cout as usize]
+        [
+            self.taps() * (self.cin / self.groups) as usize,
+            self.cout as usize,
+        ]
     }
 
     /// Whether the products must be made one by one: groups, nothing to multiply, or more phases than a grid has layers.
@@ -116,31 +130,41 @@ struct Tile {
 /// Multiprocessors that a launch should occupy: those of an H200. On a smaller GPU the tiles are merely smaller than they could be.
 const MULTIPROCESSORS: usize = 132;
 
+/// Threads that share a multiprocessor: the kernels' launch bounds.
+const THREADS_OF_ONE: usize = 512;
+
 impl Tile {
+    const LARGE: Tile = Tile::new(128, 128, false);
+    const NARROW: Tile = Tile::new(128, 32, false);
+    const SMALL: Tile = Tile::new(64, 64, false);
+    const ANY: Tile = Tile::new(64, 64, true);
+
+    const fn new(m: usize, n: usize, any: bool) -> Self {
+        Tile { m, n, any }
+    }
+
     /// For a product of `rows` x `columns`; `aligned` if all rows of its factors and result begin on 16 bytes.
     fn choose(rows: usize, columns: usize, aligned: bool) -> Self {
-        let small = Tile { m: 64, n: 64, any: !aligned };
-        let narrow = Tile { m: 128, n: 32, any: false };
-        let large = Tile { m: 128, n: 128, any: false };
+        let large = Tile::LARGE;
         if !aligned {
-            small
-        } else if columns <= narrow.n {
-            narrow
+            Tile::ANY
+        } else if columns <= Tile::NARROW.n {
+            Tile::NARROW
         } else if large.blocks(rows, columns) >= MULTIPROCESSORS && large.wastes_little(columns) {
             large
         } else {
-            small
+            Tile::SMALL
         }
     }
 
     /// For the gradient of weights, whose third dimension is shared among blocks until there are enough of them.
     fn choose_split(rows: usize, columns: usize, depth: usize, aligned: bool) -> Self {
-        let large = Tile { m: 128, n: 128, any: false };
+        let large = Tile::LARGE;
         let filled = large.blocks(rows, columns) * depth.div_ceil(SHARE) >= MULTIPROCESSORS;
-        if aligned && filled && large.wastes_little(rows) && large.wastes_little(columns) {
-            large
-        } else {
-            Tile { m: 64, n: 64, any: !aligned }
+        match aligned {
+            false => Tile::ANY,
+            true if filled && large.wastes_little(rows) && large.wastes_little(columns) => large,
+            true => Tile::SMALL,
         }
     }
 
@@ -180,9 +204,12 @@ impl Tile {
         };
         let any = if self.any { "_any" } else { "" };
         let (precision_name, Tile { m, n, .. }) = (precision.suffix(), self);
-        GpuLaunch::new(module, format!("conv2d_{pass}_{precision_name}_{m}x{n}{any}"))
-            .block(self.threads())
-            .shared(self.shared(precision, pass == "wgrad"))
+        GpuLaunch::new(
+            module,
+            format!("conv2d_{pass}_{precision_name}_{m}x{n}{any}"),
+        )
+        .block(self.threads())
+        .shared(self.shared(precision, pass == "wgrad"))
     }
 }
 
@@ -233,12 +260,16 @@ pub(crate) struct Forward {
 
 /// `y = post(conv(pre(x), w) + bias + residual)`.
 pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
-    let [cin, cout] = conv.channels();
-    let launch = if conv.direct() {
-        direct("fprop", conv.y_pixels() * cout)
-    } else {
-        let tile = Tile::choose(conv.y_pixels(), cout, cin % 4 == 0 && cout % 4 == 0);
-        (tile.launch("fprop", precision)).blocks(tile.blocks(conv.y_pixels(), cout))
+    let tile = || Tile::choose(conv.y_pixels(), conv.channels()[1], conv.aligned());
+    forward_by((!conv.direct()).then(tile), precision, conv, f)
+}
+
+/// As [`forward`], by tiles or directly.
+fn forward_by(tile: Option<Tile>, precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
+    let (rows, columns) = (conv.y_pixels(), conv.channels()[1]);
+    let launch = match tile {
+        None => direct("fprop", rows * columns),
+        Some(tile) => (tile.launch("fprop", precision)).blocks(tile.blocks(rows, columns)),
     };
     (launch.operand(f.x).operand(f.w))
         .operand_or_null(f.bias)
@@ -266,16 +297,23 @@ pub(crate) struct Backward {
 
 /// `dx = slope'(x) * conv^T(dy, w)`.
 pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
-    let [cin, cout] = conv.channels();
-    let launch = if conv.direct() {
-        direct("dgrad", conv.x_pixels() * cin)
-    } else {
-        // Pixels of one phase, of which the first has the most; see conv2d.cuh.
-        let stride = conv.stride as usize;
-        let rows = [conv.h, conv.w].map(|e| (e as usize).div_ceil(stride));
-        let rows = conv.n as usize * rows[0] * rows[1];
-        let tile = Tile::choose(rows, cin, cin % 4 == 0 && cout % 4 == 0);
-        (tile.launch("dgrad", precision)).grid([tile.blocks(rows, cin), 1, stride * stride])
+    let tile = || Tile::choose(conv.phase_rows(), conv.channels()[0], conv.aligned());
+    backward_by((!conv.direct()).then(tile), precision, conv, b)
+}
+
+/// As [`backward`], by tiles or directly.
+fn backward_by(tile: Option<Tile>, precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+    let columns = conv.channels()[0];
+    let launch = match tile {
+        None => direct("dgrad", conv.x_pixels() * columns),
+        Some(tile) => {
+            let phases = (conv.stride * conv.stride) as usize;
+            (tile.launch("dgrad", precision)).grid([
+                tile.blocks(conv.phase_rows(), columns),
+                1,
+                phases,
+            ])
+        }
     };
     (launch.operand(b.dy).operand(b.packed))
         .operand_or_null(b.x)
@@ -287,44 +325,58 @@ pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaun
 /// Pixels that a part of a weight gradient has at least: fewer are not worth the bytes of another part.
 const SHARE: usize = 512;
 
-/// How a weight gradient's sum over `pixels` is cut into parts: the pixels of each, and how many there are.
-fn parts(blocks: usize, pixels: usize) -> (usize, usize) {
-    // Four blocks of 128 threads on every multiprocessor.
-    let wanted = (4 * MULTIPROCESSORS).div_ceil(blocks.max(1));
+/// How a weight gradient's sum over `pixels`, for which one part has so many threads, is cut: the pixels of a part, and how many there are.
+fn parts(threads: usize, pixels: usize) -> (usize, usize) {
+    let wanted = (MULTIPROCESSORS * THREADS_OF_ONE).div_ceil(threads.max(1));
     let count = wanted.min(pixels.div_ceil(SHARE)).max(1);
     // Whole steps of any precision.
     let share = pixels.div_ceil(count).next_multiple_of(32).max(32);
     (share, pixels.div_ceil(share).max(1))
 }
 
+/// The arguments of [`weight_gradient`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WeightGradient {
+    /// `[n, h, w, cin]`.
+    pub x: Operand,
+    /// `[n, oh, ow, cout]`.
+    pub dy: Operand,
+    /// `[kh, kw, cin / groups, cout]`.
+    pub dw: Operand,
+    /// Of `x`.
+    pub pre: Activation,
+}
+
 /// `dw[(tap, i), o] = sum over the pixels of pre(x) dy`; the workspace holds the parts of the sum, if there are several.
-pub(crate) fn weight_gradient(
+pub(crate) fn weight_gradient(precision: Precision, conv: Conv, w: WeightGradient) -> GpuKernel {
+    let [rows, columns] = conv.weights();
+    let tile = || Tile::choose_split(rows, columns, conv.y_pixels(), conv.aligned());
+    weight_gradient_by((!conv.direct()).then(tile), precision, conv, w)
+}
+
+/// As [`weight_gradient`], by tiles or directly.
+fn weight_gradient_by(
+    tile: Option<Tile>,
     precision: Precision,
     conv: Conv,
-    x: Operand,
-    dy: Operand,
-    dw: Operand,
-    pre: Activation,
+    w: WeightGradient,
 ) -> GpuKernel {
-    let [cin, cout] = conv.channels();
     let ([rows, columns], pixels) = (conv.weights(), conv.y_pixels());
     let count = rows * columns;
-    let (launch, share, parts) = if conv.direct() {
-        let launch = direct("wgrad", count);
-        let (share, parts) = parts(launch.grid[0] as usize, pixels);
-        let grid = [launch.grid[0] as usize, parts, 1];
-        (launch.grid(grid), share, parts)
-    } else {
-        let tile = Tile::choose_split(rows, columns, pixels, cin % 4 == 0 && cout % 4 == 0);
-        let blocks = tile.blocks(rows, columns);
-        let (share, parts) = parts(blocks * tile.threads() as usize / 128, pixels);
-        let launch = tile.launch("wgrad", precision).grid([blocks, 1, parts]);
-        (launch, share, parts)
+    let (launch, blocks) = match tile {
+        None => (direct("wgrad", count), count.div_ceil(THREADS as usize)),
+        Some(tile) => (tile.launch("wgrad", precision), tile.blocks(rows, columns)),
     };
-    let to = if parts == 1 { dw } else { (Tensor::Workspace, 0) };
-    let launch = (launch.operand(x).operand(dy).operand(to))
+    let (share, parts) = parts(blocks * launch.block[0] as usize, pixels);
+    let launch = launch.grid([blocks, 1, parts]);
+    let to = if parts == 1 {
+        w.dw
+    } else {
+        (Tensor::Workspace, 0)
+    };
+    let launch = (launch.operand(w.x).operand(w.dy).operand(to))
         .value(conv)
-        .value(pre.code())
+        .value(w.pre.code())
         .value(int(share));
     if parts == 1 {
         return launch.into();
@@ -332,7 +384,7 @@ pub(crate) fn weight_gradient(
     let reduce = GpuLaunch::new("conv2d", "conv2d_wgrad_reduce_f32")
         .threads_for(count)
         .operand((Tensor::Workspace, 0))
-        .operand(dw)
+        .operand(w.dw)
         .count(count)
         .count(parts);
     GpuKernel::new(vec![launch, reduce], parts * count)
@@ -402,5 +454,15 @@ pub(super) fn dgrad(op: &Dgrad, cx: GpuContext<'_>) -> GpuKernel {
 pub(super) fn wgrad(op: &Wgrad, cx: GpuContext<'_>) -> GpuKernel {
     let [x, dy] = [0, 1].map(|i| cx.shapes.inputs[i]);
     let conv = Conv::new(op.geometry, x, op.weights, dy);
-    weight_gradient(cx.precision, conv, input(0), input(1), OUTPUT, op.pre)
+    let arguments = WeightGradient {
+        x: input(0),
+        dy: input(1),
+        dw: OUTPUT,
+        pre: op.pre,
+    };
+    weight_gradient(cx.precision, conv, arguments)
 }
+
+#[cfg(test)]
+#[path = "cuda_tests.rs"]
+mod tests;
