@@ -19,7 +19,22 @@ macro_rules! modules {
     };
 }
 
-modules!["batch_norm", "binary", "dwconv", "layout", "noise", "reduce", "resample", "squeeze_excite", "state", "unary"];
+modules![
+    "batch_norm",
+    "binary",
+    "conv2d",
+    "conv2d_bf16",
+    "conv2d_tf32",
+    "dwconv",
+    "layout",
+    "mbconv",
+    "noise",
+    "reduce",
+    "resample",
+    "squeeze_excite",
+    "state",
+    "unary",
+];
 
 /// The PTX of a module.
 pub fn ptx(module: &str) -> Option<&'static str> {

@@ -108,6 +108,61 @@ fn plain() -> Vec<(&'static str, [usize; 4], [usize; 4], Geometry)> {
                 ..Geometry::same(3)
             },
         ),
+        // Channels in fours, which GPUs move at once; more columns than their narrow tile has, and more pixels than one part of dw.
+        (
+            "1x1 in fours",
+            [3, 5, 7, 20],
+            [1, 1, 20, 68],
+            Geometry::same(1),
+        ),
+        (
+            "3x3 in fours",
+            [1, 9, 8, 36],
+            [3, 3, 36, 40],
+            Geometry::same(3),
+        ),
+        (
+            "3x3 stride 2 in fours",
+            [2, 9, 7, 36],
+            [3, 3, 36, 12],
+            Geometry::same(3).strided(2),
+        ),
+        (
+            "3x2 stride 3 dilation 2 in fours, cropped",
+            [1, 14, 11, 8],
+            [3, 2, 8, 4],
+            Geometry {
+                pad: [[3, -1], [-2, 4]],
+                ..Geometry::same(1).strided(3).dilated(2)
+            },
+        ),
+        (
+            "2x2 stride 4 dilation 6, taps of one phase",
+            [1, 13, 15, 4],
+            [2, 2, 4, 4],
+            Geometry {
+                pad: [[1, 2], [0, 3]],
+                ..Geometry::same(1).strided(4).dilated(6)
+            },
+        ),
+        (
+            "3x3, many pixels",
+            [2, 19, 17, 3],
+            [3, 3, 3, 5],
+            Geometry::same(3),
+        ),
+        (
+            "3x3 in fours, many pixels",
+            [1, 25, 23, 4],
+            [3, 3, 4, 8],
+            Geometry::same(3),
+        ),
+        (
+            "3x3 in 2 groups, many pixels",
+            [1, 24, 23, 4],
+            [3, 3, 2, 4],
+            Geometry::same(3).grouped(2),
+        ),
     ]
 }
 
@@ -146,6 +201,14 @@ pub fn cases() -> Vec<Case> {
             [2, 3, 5, 3],
             [1, 1, 3, 5],
             [2, 3, 5, 5],
+        ),
+        (
+            "3x3 in fours, of lip-swish",
+            Activation::LipSwish,
+            Geometry::same(3),
+            [2, 6, 7, 20],
+            [3, 3, 20, 36],
+            [2, 6, 7, 36],
         ),
         (
             "3x3 stride 2 of swish",

@@ -1,10 +1,11 @@
 //! The gradients of a convolution with respect to its image and its weights.
 
-use super::{Fprop, cpu, for_each_pixel, products};
+use super::{Fprop, cpu, cuda, for_each_pixel, products};
 use crate::ensure_shape;
 use crate::ops::activation::Activation;
 use crate::ops::conv2d::Geometry;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -91,6 +92,10 @@ impl Op for Pack {
         cpu::pack(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::pack(self, cx))
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None]
@@ -143,6 +148,10 @@ impl Op for Dgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dgrad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dgrad(self, cx))
     }
 
     fn workspace(&self, _: Shapes<'_>) -> usize {
@@ -200,6 +209,10 @@ impl Op for Wgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::wgrad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::wgrad(self, cx))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

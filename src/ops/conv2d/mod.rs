@@ -8,6 +8,7 @@
 
 pub mod cases;
 mod cpu;
+pub(super) mod cuda;
 mod geometry;
 mod gradients;
 
@@ -18,6 +19,7 @@ use super::binary::sum_to;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::device::cpu::conv::MAX_TAPS;
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -170,6 +172,10 @@ impl Op for Fprop {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fprop(self, cx))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -4,10 +4,12 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 
 use super::binary::sum_to;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -91,6 +93,10 @@ impl Op for Fprop {
         cpu::fprop(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fprop(self.bias, cx))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let (r, dy) = (cx.recorder, cx.cotangent(0));
         let mut gradients = vec![
@@ -140,6 +146,10 @@ impl Op for Dgrad {
         cpu::dgrad(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dgrad(cx))
+    }
+
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         cpu::dgrad_workspace(shapes)
     }
@@ -185,6 +195,10 @@ impl Op for Wgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::wgrad(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::wgrad(cx))
     }
 
     /// Second derivatives are never asked for.

@@ -24,9 +24,11 @@ fn without_images(c: &Channels) -> MbConvGeometry {
     describe(c, Shape::new(&[1, 1, 1, c.ci]), false)
 }
 
-/// Elements of the packed weights: room for the native layout as well as for the weights one after the other.
+/// Elements of the packed weights: room for the layout of each device as well as for the weights one after the other.
 pub(super) fn packed_len(c: &Channels) -> usize {
-    mbconv::packed_len(&without_images(c)).max(c.weights())
+    mbconv::packed_len(&without_images(c))
+        .max(c.weights())
+        .max(super::cuda::packed_len(c))
 }
 
 pub(super) fn pack(c: Channels, io: &mut Io<'_, f32>) {

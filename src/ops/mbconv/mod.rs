@@ -9,6 +9,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 mod fold;
 mod reference;
 
@@ -19,6 +20,7 @@ use super::{
     record1,
 };
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -171,6 +173,10 @@ impl Op for Pack {
         cpu::pack(self.0, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::pack(self.0, cx))
+    }
+
     /// # Panics
     /// Always, where a gradient of a weight is asked for: this is the form for evaluation.
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
@@ -194,6 +200,10 @@ impl Op for Fprop {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::fprop(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::fprop(self, cx))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -236,6 +246,10 @@ impl Op for Dgrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dgrad(&self.0, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dgrad(&self.0, cx))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -1,0 +1,351 @@
+// The three passes of a convolution as implicit matrix products: no matrix of patches is ever stored.
+//
+//   fprop   y[p, o]  = sum over k = (tap, i) of act(x[source(p, tap), i]) w[tap, i, o]      rows: pixels p = (n, oy, ox) of y
+//   dgrad   dx[q, i] = sum over k = (tap, o) of dy[source(q, tap), o] wt[tap, o, i]         rows: pixels q = (n, iy, ix) of x
+//   wgrad   dw[(tap, i), o] = sum over p of act(x[source(p, tap), i]) dy[p, o]              rows: (tap, i)
+//
+// x [n, h, w, cin], y and dy [n, oh, ow, cout], w [kh, kw, cin, cout], wt [kh, kw, cout, cin]; iy = oy stride - pad + ky dilation; what
+// lies outside an image is zero.
+//
+// dgrad with a stride: the pixels of x whose coordinates leave the same rest modulo the stride are read by the same taps, whole steps
+// apart. Each such phase (blockIdx.z) is a product of its own with those taps alone, so no multiplication by a zero between the
+// pixels of dy is ever made. fprop is the case of one phase and all taps, which is why both are one walk.
+#pragma once
+
+#include "tiles.cuh"
+
+// By value; `Conv` in src/ops/conv2d/cuda.rs.
+struct Conv {
+    int n, h, w, cin;
+    int oh, ow, cout;
+    int kh, kw;
+    int stride, dilation, pad_top, pad_left, groups;
+};
+
+// One axis of a walk: destination a reads source a * scale + start + j * step for the taps first + j * every, j < count.
+struct Axis {
+    int rows;                // destinations of this phase
+    int to_scale, to_start;  // destination a is pixel a * to_scale + to_start
+    int scale, start, step;
+    int first, every, count;
+};
+
+__device__ inline Axis forward_axis(int output, int stride, int dilation, int pad, int taps) {
+    return {output, 1, 0, stride, -pad, dilation, 0, 1, taps};
+}
+
+__device__ inline Axis backward_axis(int input, int phase, int stride, int dilation, int pad, int taps) {
+    Axis axis = {(input - phase + stride - 1) / stride, stride, phase, 1, 0, 0, 0, 0, 0};
+    for (int tap = 0; tap < taps; ++tap) {
+        // Pixel a * stride + phase of x is read through this tap by y's pixel a + from / stride, if that is whole.
+        const int from = phase + pad - tap * dilation;
+        if (from % stride != 0) continue;
+        if (axis.count == 0) {
+            axis.first = tap;
+            axis.start = from / stride;
+        } else if (axis.count == 1) {
+            axis.every = tap - axis.first;
+            axis.step = from / stride - axis.start;
+        }
+        ++axis.count;
+    }
+    return axis;
+}
+
+// A walk over the pixels of a destination, each of which reads a window of a source.
+struct Walk {
+    int n, h, w, channels;  // source
+    int to_h, to_w;         // destination
+    int kw;
+    Axis y, x;
+    __device__ int rows() const { return n * y.rows * x.rows; }
+    __device__ int depth() const { return y.count * x.count * channels; }
+};
+
+__device__ inline Walk forward(const Conv &c) {
+    return {c.n, c.h, c.w, c.cin, c.oh, c.ow, c.kw,
+            forward_axis(c.oh, c.stride, c.dilation, c.pad_top, c.kh),
+            forward_axis(c.ow, c.stride, c.dilation, c.pad_left, c.kw)};
+}
+
+__device__ inline Walk backward(const Conv &c, int phase) {
+    return {c.n, c.oh, c.ow, c.cout, c.h, c.w, c.kw,
+            backward_axis(c.h, phase / c.stride, c.stride, c.dilation, c.pad_top, c.kh),
+            backward_axis(c.w, phase % c.stride, c.stride, c.dilation, c.pad_left, c.kw)};
+}
+
+// Row m of a walk: x the first pixel of the source image, y and z the source coordinates of the window's first tap, w the pixel of the
+// destination, or -1 where there is no such row; no tap of that lies inside.
+__device__ inline int4 walk_row(const Walk &walk, int m) {
+    if (m >= walk.rows()) return {0, -(1 << 29), 0, -1};
+    const int b = m % walk.x.rows, a = m / walk.x.rows % walk.y.rows, image = m / walk.x.rows / walk.y.rows;
+    return {image * walk.h * walk.w, a * walk.y.scale + walk.y.start, b * walk.x.scale + walk.x.start,
+            (image * walk.to_h + a * walk.y.to_scale + walk.y.to_start) * walk.to_w + b * walk.x.to_scale + walk.x.to_start};
+}
+
+// a[m, k] of fprop and dgrad, K columns at a time. A thread's numbers stand in one column: it follows the tap and channel of that.
+template <class T>
+struct Window {
+    const float *source;
+    const Walk &walk;
+    const int4 *rows;
+    int channel, ky, kx;
+
+    __device__ Window(const float *source, const Walk &walk, const int4 *rows)
+        : source(source), walk(walk), rows(rows), channel(T::ShareA::column()), ky(0), kx(0) {
+        wrap();
+    }
+
+    __device__ void wrap() {
+        while (channel >= walk.channels) {
+            channel -= walk.channels;
+            if (++kx == walk.x.count) {
+                kx = 0;
+                ++ky;
+            }
+        }
+    }
+
+    template <class Visit>
+    __device__ void next(Visit visit) {
+        const bool known = ky < walk.y.count;
+        const int dy = ky * walk.y.step, dx = kx * walk.x.step;
+#pragma unroll
+        for (int pass = 0; pass < T::ShareA::PASSES; ++pass) {
+            const int4 row = rows[T::ShareA::row(pass)];
+            const int y = row.y + dy, x = row.z + dx;
+            const bool inside = known && static_cast<unsigned>(y) < walk.h && static_cast<unsigned>(x) < walk.w;
+            // source[image, y, x, channel]
+            visit(pass, inside ? source + (row.x + y * walk.w + x) * walk.channels + channel : source, inside);
+        }
+        channel += T::K;
+        wrap();
+    }
+};
+
+// b[k, n] = data[row(k), n] for k of [k, end), K rows at a time, N columns from `first` on.
+template <class T>
+struct Rows {
+    const float *data;
+    const int columns, column, end;
+    int k;
+
+    __device__ Rows(const float *data, int columns, int first, int begin, int end)
+        : data(data), columns(columns), column(first + T::ShareB::column()), end(end), k(begin) {}
+
+    template <class Visit, class Row>
+    __device__ void next(Visit visit, Row row) {
+#pragma unroll
+        for (int pass = 0; pass < T::ShareB::PASSES; ++pass) {
+            const int at = k + T::ShareB::row(pass);
+            const bool inside = at < end && column < columns;
+            visit(pass, inside ? data + row(at) * columns + column : data, inside);
+        }
+        k += T::K;
+    }
+
+    template <class Visit>
+    __device__ void next(Visit visit) {
+        next(visit, [](int at) { return at; });
+    }
+};
+
+// The rows of w or wt that belong to a walk's taps.
+template <class T>
+struct Weights : Rows<T> {
+    const Walk &walk;
+    const bool all;
+
+    __device__ Weights(const float *data, const Walk &walk, bool all, int columns, int first)
+        : Rows<T>(data, columns, first, 0, walk.depth()), walk(walk), all(all) {}
+
+    template <class Visit>
+    __device__ void next(Visit visit) {
+        Rows<T>::next(visit, [this](int k) {
+            if (all) return k;
+            const int j = k / walk.channels;
+            const int ky = walk.y.first + j / walk.x.count * walk.y.every, kx = walk.x.first + j % walk.x.count * walk.x.every;
+            return (ky * walk.kw + kx) * walk.channels + k % walk.channels;
+        });
+    }
+};
+
+// a[p, (tap, i)] of wgrad, K pixels at a time, stored [K][M]. A thread's numbers stand in one column, so its tap and channel are fixed;
+// it follows the pixel from pass to pass, and after the last one stands where the next step begins.
+template <class T>
+struct Patches {
+    const float *x;
+    const Conv &c;
+    const int end;
+    int p, image, oy, ox; // image: its first pixel in x
+    int dy, dx, channel;
+    bool known;
+
+    __device__ Patches(const float *x, const Conv &c, int m0, int begin, int end) : x(x), c(c), end(end), p(begin + T::ShareA::row(0)) {
+        const int m = m0 + T::ShareA::column(), tap = m / c.cin;
+        channel = m % c.cin;
+        dy = tap / c.kw * c.dilation - c.pad_top;
+        dx = tap % c.kw * c.dilation - c.pad_left;
+        known = tap < c.kh * c.kw;
+        ox = p % c.ow;
+        oy = p / c.ow % c.oh;
+        image = p / c.ow / c.oh * c.h * c.w;
+    }
+
+    template <class Visit>
+    __device__ void next(Visit visit) {
+#pragma unroll
+        for (int pass = 0; pass < T::ShareA::PASSES; ++pass) {
+            const int iy = oy * c.stride + dy, ix = ox * c.stride + dx;
+            const bool inside = known && p < end && static_cast<unsigned>(iy) < c.h && static_cast<unsigned>(ix) < c.w;
+            // x[image, iy, ix, channel]
+            visit(pass, inside ? x + (image + iy * c.w + ix) * c.cin + channel : x, inside);
+            p += T::ShareA::STEP;
+            ox += T::ShareA::STEP;
+            while (ox >= c.ow) {
+                ox -= c.ow;
+                if (++oy == c.oh) {
+                    oy = 0;
+                    image += c.h * c.w;
+                }
+            }
+        }
+    }
+};
+
+// The dynamic shared memory of a block: the stages, and the sums after them in their place.
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+
+// The walk and its rows stand in shared memory: they are the same for all threads, and too much for the registers of each.
+template <class T>
+__device__ inline void multiply_walk(const float *source, const float *weights, const Walk &walk, bool all_taps, int columns, int4 *rows,
+                                     int m0, int n0, unsigned activation, float (&sum)[T::SUMS]) {
+    for (int r = threadIdx.x; r < T::M; r += T::THREADS) rows[r] = walk_row(walk, m0 + r);
+    __syncthreads();
+    Window<T> a(source, walk, rows);
+    Weights<T> b(weights, walk, all_taps, columns, n0);
+    const int steps = (walk.depth() + T::K - 1) / T::K;
+    multiply<T>(reinterpret_cast<typename T::Element *>(dynamic_shared), a, b, activation, steps, sum);
+}
+
+// y = post(conv(pre(x), w) + bias + residual). Blocks that share pixels are neighbours: x is read from L2 again, not from memory.
+template <class T>
+__device__ inline void fprop(const float *x, const float *w, const float *bias, const float *residual, float *y, const Conv &c,
+                             unsigned pre, unsigned post) {
+    __shared__ int4 rows[T::M];
+    const int across = (c.cout + T::N - 1) / T::N;
+    const int m0 = blockIdx.x / across * T::M, n0 = blockIdx.x % across * T::N;
+    __shared__ Walk walk;
+    if (threadIdx.x == 0) walk = forward(c);
+    __syncthreads();
+    float sum[T::SUMS] = {};
+    multiply_walk<T>(x, w, walk, true, c.cout, rows, m0, n0, pre, sum);
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, [&](int row, int column, Pack<T::V> value) {
+        const int to = rows[row].w, o = n0 + column;
+        if (to < 0 || o >= c.cout) return;
+        const int at = to * c.cout + o; // y[n, oy, ox, o]
+        if (bias != nullptr) {
+            const Pack<T::V> b = load_pack<T::V>(&bias[o]);
+#pragma unroll
+            for (int v = 0; v < T::V; ++v) value.v[v] += b.v[v];
+        }
+        if (residual != nullptr) {
+            const Pack<T::V> r = load_pack<T::V>(&residual[at]);
+#pragma unroll
+            for (int v = 0; v < T::V; ++v) value.v[v] += r.v[v];
+        }
+#pragma unroll
+        for (int v = 0; v < T::V; ++v) value.v[v] = activate(post, value.v[v]);
+        store_pack<T::V>(&y[at], value);
+    });
+}
+
+// dx = pre'(x) * conv^T(dy, w). x may be dx: a thread reads an element right before it writes it.
+template <class T>
+__device__ inline void dgrad(const float *dy, const float *wt, const float *x, float *dx, const Conv &c, unsigned pre) {
+    __shared__ int4 rows[T::M];
+    const int across = (c.cin + T::N - 1) / T::N;
+    const int m0 = blockIdx.x / across * T::M, n0 = blockIdx.x % across * T::N;
+    __shared__ Walk walk;
+    if (threadIdx.x == 0) walk = backward(c, blockIdx.z);
+    __syncthreads();
+    if (m0 >= walk.rows()) return; // the grid is made for the largest phase
+    float sum[T::SUMS] = {};
+    multiply_walk<T>(dy, wt, walk, c.stride == 1, c.cin, rows, m0, n0, 0, sum);
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, [&](int row, int column, Pack<T::V> value) {
+        const int to = rows[row].w, i = n0 + column;
+        if (to < 0 || i >= c.cin) return;
+        const int at = to * c.cin + i; // dx[n, iy, ix, i]
+        if (pre != 0) {
+            const Pack<T::V> slope = load_pack<T::V>(&x[at]);
+#pragma unroll
+            for (int v = 0; v < T::V; ++v) value.v[v] *= activation_slope(pre, slope.v[v]);
+        }
+        store_pack<T::V>(&dx[at], value);
+    });
+}
+
+// part[z, (tap, i), o] = the sum over the pixels [z share, (z + 1) share): dw itself where there is one part.
+template <class T>
+__device__ inline void wgrad(const float *x, const float *dy, float *part, const Conv &c, unsigned pre, int share) {
+    const int across = (c.cout + T::N - 1) / T::N, height = c.kh * c.kw * c.cin;
+    const int m0 = blockIdx.x / across * T::M, n0 = blockIdx.x % across * T::N;
+    const int begin = blockIdx.z * share, end = min(begin + share, c.n * c.oh * c.ow);
+    part += static_cast<size_t>(blockIdx.z) * height * c.cout;
+    Patches<T> a(x, c, m0, begin, end);
+    Rows<T> b(dy, c.cout, n0, begin, end);
+    const int steps = (end - begin + T::K - 1) / T::K;
+    float sum[T::SUMS] = {};
+    multiply<T>(reinterpret_cast<typename T::Element *>(dynamic_shared), a, b, pre, steps, sum);
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, [&](int row, int column, const Pack<T::V> &value) {
+        const int m = m0 + row, o = n0 + column;
+        if (m < height && o < c.cout) store_pack<T::V>(&part[m * c.cout + o], value);
+    });
+}
+
+// The kernels of one precision. By tile: 128x128 for large products, 128x32 for few columns, 64x64 for the rest and for what would leave
+// multiprocessors idle; `_any` moves one number at a time, for channels that are no multiple of four. Registers are held to what lets
+// 512 threads share a multiprocessor.
+#define CONV2D_BOUNDS(T) __launch_bounds__(T::THREADS, 512 / T::THREADS)
+
+#define CONV2D_FPROP(name, T)                                                                                             \
+    extern "C" __global__ void CONV2D_BOUNDS(T) conv2d_fprop_##name(const float *x, const float *w, const float *bias,    \
+                                                                    const float *residual, float *y, Conv c, unsigned pre, \
+                                                                    unsigned post) {                                      \
+        fprop<T>(x, w, bias, residual, y, c, pre, post);                                                                  \
+    }
+
+#define CONV2D_DGRAD(name, T)                                                                                             \
+    extern "C" __global__ void CONV2D_BOUNDS(T) conv2d_dgrad_##name(const float *dy, const float *wt, const float *x,     \
+                                                                    float *dx, Conv c, unsigned pre) {                    \
+        dgrad<T>(dy, wt, x, dx, c, pre);                                                                                  \
+    }
+
+#define CONV2D_WGRAD(name, T)                                                                                             \
+    extern "C" __global__ void CONV2D_BOUNDS(T) conv2d_wgrad_##name(const float *x, const float *dy, float *part, Conv c, \
+                                                                    unsigned pre, int share) {                            \
+        wgrad<T>(x, dy, part, c, pre, share);                                                                             \
+    }
+
+template <class Math, bool TRANSPOSED>
+struct Tiles {
+    typedef Tile<Math, 64, 64, 32, 32, TRANSPOSED, 1> Any;
+    typedef Tile<Math, 64, 64, 32, 32, TRANSPOSED, 4> Small;
+    typedef Tile<Math, 128, 32, 32, 32, TRANSPOSED, 4> Narrow;
+    typedef Tile<Math, 128, 128, 64, 32, TRANSPOSED, 4> Large;
+};
+
+#define CONV2D_KERNELS(precision, Math)                                 \
+    typedef Tiles<Math, false> Rowwise;                                 \
+    typedef Tiles<Math, true> Transposed;                               \
+    CONV2D_FPROP(precision##_64x64_any, Rowwise::Any)                   \
+    CONV2D_FPROP(precision##_64x64, Rowwise::Small)                     \
+    CONV2D_FPROP(precision##_128x32, Rowwise::Narrow)                   \
+    CONV2D_FPROP(precision##_128x128, Rowwise::Large)                   \
+    CONV2D_DGRAD(precision##_64x64_any, Rowwise::Any)                   \
+    CONV2D_DGRAD(precision##_64x64, Rowwise::Small)                     \
+    CONV2D_DGRAD(precision##_128x32, Rowwise::Narrow)                   \
+    CONV2D_DGRAD(precision##_128x128, Rowwise::Large)                   \
+    CONV2D_WGRAD(precision##_64x64_any, Transposed::Any)                \
+    CONV2D_WGRAD(precision##_64x64, Transposed::Small)                  \
+    CONV2D_WGRAD(precision##_128x128, Transposed::Large)

@@ -1,0 +1,468 @@
+//! Launches of `kernels/conv2d.cu`, `conv2d_tf32.cu` and `conv2d_bf16.cu`; [`crate::ops::linear`] and [`crate::ops::mbconv`] multiply
+//! their matrices with them too.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::gradients::{Dgrad, Pack, Wgrad};
+use super::{Fprop, Geometry};
+use crate::ops::activation::Activation;
+use crate::program::gpu::{Arg, GpuContext, GpuKernel, GpuLaunch, Precision, THREADS, Tensor};
+use crate::tensor::Shape;
+
+/// A tensor and the element of it where an operand begins; a multiple of four, as kernels move four numbers at once.
+pub(crate) type Operand = (Tensor, usize);
+
+/// The extents of a convolution as kernels take them: `Conv` in `kernels/conv2d.cuh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Conv {
+    n: i32,
+    h: i32,
+    w: i32,
+    cin: i32,
+    oh: i32,
+    ow: i32,
+    cout: i32,
+    kh: i32,
+    kw: i32,
+    stride: i32,
+    dilation: i32,
+    pad_top: i32,
+    pad_left: i32,
+    groups: i32,
+}
+
+/// An extent. Tensors have fewer than 2^31 elements, and so has each of their extents.
+fn int(extent: usize) -> i32 {
+    i32::try_from(extent).expect("extents fit 31 bits")
+}
+
+impl Conv {
+    fn new(g: Geometry, x: Shape, w: Shape, y: Shape) -> Self {
+        Conv {
+            n: int(x[0]),
+            h: int(x[1]),
+            w: int(x[2]),
+            cin: int(x[3]),
+            oh: int(y[1]),
+            ow: int(y[2]),
+            cout: int(y[3]),
+            kh: int(w[0]),
+            kw: int(w[1]),
+            stride: int(g.stride),
+            dilation: int(g.dilation),
+            pad_top: g.pad[0][0],
+            pad_left: g.pad[1][0],
+            groups: int(g.groups),
+        }
+    }
+
+    /// `y = x w` of matrices `[rows, inputs]` and `[inputs, outputs]`: a 1x1 convolution of images of one pixel.
+    pub(crate) fn matrix(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Conv {
+            n: int(rows),
+            cin: int(inputs),
+            cout: int(outputs),
+            h: 1,
+            w: 1,
+            oh: 1,
+            ow: 1,
+            kh: 1,
+            kw: 1,
+            stride: 1,
+            dilation: 1,
+            pad_top: 0,
+            pad_left: 0,
+            groups: 1,
+        }
+    }
+
+    fn channels(&self) -> [usize; 2] {
+        [self.cin as usize, self.cout as usize]
+    }
+
+    fn taps(&self) -> usize {
+        self.kh as usize * self.kw as usize
+    }
+
+    fn x_pixels(&self) -> usize {
+        self.n as usize * self.h as usize * self.w as usize
+    }
+
+    fn y_pixels(&self) -> usize {
+        self.n as usize * self.oh as usize * self.ow as usize
+    }
+
+    /// Pixels of `x` in the first and largest phase of a gradient; see conv2d.cuh.
+    fn phase_rows(&self) -> usize {
+        let [h, w] = [self.h, self.w].map(|e| (e as usize).div_ceil(self.stride as usize));
+        self.n as usize * h * w
+    }
+
+    /// Whether the rows of all tensors begin on 16 bytes.
+    fn aligned(&self) -> bool {
+        self.cin % 4 == 0 && self.cout % 4 == 0
+    }
+
+    /// Rows and columns of `dw` as a matrix.
+    fn weights(&self) -> [usize; 2] {
+        [
+            self.taps() * (self.cin / self.groups) as usize,
+            self.cout as usize,
+        ]
+    }
+
+    /// Whether the products must be made one by one: groups, nothing to multiply, or more phases than a grid has layers.
+    fn direct(&self) -> bool {
+        self.groups > 1 || self.cin == 0 || self.cout == 0 || self.stride > 255
+    }
+}
+
+/// The tile of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    m: usize,
+    n: usize,
+    /// One number at a time, where channels are no multiple of four.
+    any: bool,
+}
+
+/// Multiprocessors that a launch should occupy: those of an H200. On a smaller GPU the tiles are merely smaller than they could be.
+const MULTIPROCESSORS: usize = 132;
+
+/// Threads that share a multiprocessor: the kernels' launch bounds.
+const THREADS_OF_ONE: usize = 512;
+
+impl Tile {
+    const LARGE: Tile = Tile::new(128, 128, false);
+    const NARROW: Tile = Tile::new(128, 32, false);
+    const SMALL: Tile = Tile::new(64, 64, false);
+    const ANY: Tile = Tile::new(64, 64, true);
+
+    const fn new(m: usize, n: usize, any: bool) -> Self {
+        Tile { m, n, any }
+    }
+
+    /// For a product of `rows` x `columns`; `aligned` if all rows of its factors and result begin on 16 bytes.
+    fn choose(rows: usize, columns: usize, aligned: bool) -> Self {
+        let large = Tile::LARGE;
+        if !aligned {
+            Tile::ANY
+        } else if columns <= Tile::NARROW.n {
+            Tile::NARROW
+        } else if large.blocks(rows, columns) >= MULTIPROCESSORS && large.wastes_little(columns) {
+            large
+        } else {
+            Tile::SMALL
+        }
+    }
+
+    /// For the gradient of weights, whose third dimension is shared among blocks until there are enough of them.
+    fn choose_split(rows: usize, columns: usize, depth: usize, aligned: bool) -> Self {
+        let large = Tile::LARGE;
+        let filled = large.blocks(rows, columns) * depth.div_ceil(SHARE) >= MULTIPROCESSORS;
+        match aligned {
+            false => Tile::ANY,
+            true if filled && large.wastes_little(rows) && large.wastes_little(columns) => large,
+            true => Tile::SMALL,
+        }
+    }
+
+    /// Whether tiles cover at most a quarter more than there is.
+    fn wastes_little(&self, extent: usize) -> bool {
+        4 * extent.next_multiple_of(self.n) <= 5 * extent
+    }
+
+    fn blocks(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.m) * columns.div_ceil(self.n)
+    }
+
+    /// Warps make 32x32 of it, or 64x32 of the largest.
+    fn threads(&self) -> u32 {
+        if self.n == 128 { 256 } else { 128 }
+    }
+
+    /// Dynamic shared memory: the stages of the pipeline and, in their place, the sums (`Tile` in `kernels/tiles.cuh`).
+    fn shared(&self, precision: Precision, transposed: bool) -> usize {
+        let (bytes, depth, pad, stages) = match precision {
+            Precision::F32 | Precision::Tf32 => (4, 16, 4, 3),
+            Precision::Bf16 => (2, 32, 8, 2),
+        };
+        let a = match transposed {
+            false => self.m * (depth + pad),
+            true => depth * (self.m + 8),
+        };
+        let b = depth * (self.n + 8);
+        (stages * (a + b) * bytes).max(self.m * (self.n + 8) * 4)
+    }
+
+    fn launch(&self, pass: &str, precision: Precision) -> GpuLaunch {
+        let module = match precision {
+            Precision::F32 => "conv2d",
+            Precision::Tf32 => "conv2d_tf32",
+            Precision::Bf16 => "conv2d_bf16",
+        };
+        let any = if self.any { "_any" } else { "" };
+        let (precision_name, Tile { m, n, .. }) = (precision.suffix(), self);
+        GpuLaunch::new(
+            module,
+            format!("conv2d_{pass}_{precision_name}_{m}x{n}{any}"),
+        )
+        .block(self.threads())
+        .shared(self.shared(precision, pass == "wgrad"))
+    }
+}
+
+/// The direct form, a thread for each of `count` elements; for what cannot be tiled.
+fn direct(pass: &str, count: usize) -> GpuLaunch {
+    GpuLaunch::new("conv2d", format!("conv2d_{pass}_f32_direct")).threads_for(count)
+}
+
+trait Operands: Sized {
+    fn operand(self, operand: Operand) -> Self;
+    fn operand_or_null(self, operand: Option<Operand>) -> Self;
+}
+
+impl Operands for GpuLaunch {
+    fn operand(self, (tensor, offset): Operand) -> Self {
+        self.address(tensor, offset)
+    }
+
+    fn operand_or_null(mut self, operand: Option<Operand>) -> Self {
+        match operand {
+            Some(operand) => self.operand(operand),
+            None => {
+                self.args.push(Arg::Null);
+                self
+            }
+        }
+    }
+}
+
+/// The arguments of [`forward`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forward {
+    /// `[n, h, w, cin]`.
+    pub x: Operand,
+    /// `[kh, kw, cin / groups, cout]`.
+    pub w: Operand,
+    /// `[cout]`.
+    pub bias: Option<Operand>,
+    /// As `y`.
+    pub residual: Option<Operand>,
+    /// `[n, oh, ow, cout]`.
+    pub y: Operand,
+    /// Of `x`.
+    pub pre: Activation,
+    /// Of the whole.
+    pub post: Activation,
+}
+
+/// `y = post(conv(pre(x), w) + bias + residual)`.
+pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
+    let tile = || Tile::choose(conv.y_pixels(), conv.channels()[1], conv.aligned());
+    forward_by((!conv.direct()).then(tile), precision, conv, f)
+}
+
+/// As [`forward`], by tiles or directly.
+fn forward_by(tile: Option<Tile>, precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
+    let (rows, columns) = (conv.y_pixels(), conv.channels()[1]);
+    let launch = match tile {
+        None => direct("fprop", rows * columns),
+        Some(tile) => (tile.launch("fprop", precision)).blocks(tile.blocks(rows, columns)),
+    };
+    (launch.operand(f.x).operand(f.w))
+        .operand_or_null(f.bias)
+        .operand_or_null(f.residual)
+        .operand(f.y)
+        .value(conv)
+        .value(f.pre.code())
+        .value(f.post.code())
+}
+
+/// The arguments of [`backward`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backward {
+    /// `[n, oh, ow, cout]`.
+    pub dy: Operand,
+    /// The weights as [`pack`] leaves them.
+    pub packed: Operand,
+    /// Where `slope` is taken, as `dx`; it may be `dx` itself.
+    pub x: Option<Operand>,
+    /// `[n, h, w, cin]`.
+    pub dx: Operand,
+    /// Whose derivative at `x` the result is multiplied by.
+    pub slope: Activation,
+}
+
+/// `dx = slope'(x) * conv^T(dy, w)`.
+pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+    let tile = || Tile::choose(conv.phase_rows(), conv.channels()[0], conv.aligned());
+    backward_by((!conv.direct()).then(tile), precision, conv, b)
+}
+
+/// As [`backward`], by tiles or directly.
+fn backward_by(tile: Option<Tile>, precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+    let columns = conv.channels()[0];
+    let launch = match tile {
+        None => direct("dgrad", conv.x_pixels() * columns),
+        Some(tile) => {
+            let phases = (conv.stride * conv.stride) as usize;
+            (tile.launch("dgrad", precision)).grid([
+                tile.blocks(conv.phase_rows(), columns),
+                1,
+                phases,
+            ])
+        }
+    };
+    (launch.operand(b.dy).operand(b.packed))
+        .operand_or_null(b.x)
+        .operand(b.dx)
+        .value(conv)
+        .value(b.slope.code())
+}
+
+/// Pixels that a part of a weight gradient has at least: fewer are not worth the bytes of another part.
+const SHARE: usize = 512;
+
+/// How a weight gradient's sum over `pixels`, for which one part has so many threads, is cut: the pixels of a part, and how many there are.
+fn parts(threads: usize, pixels: usize) -> (usize, usize) {
+    let wanted = (MULTIPROCESSORS * THREADS_OF_ONE).div_ceil(threads.max(1));
+    let count = wanted.min(pixels.div_ceil(SHARE)).max(1);
+    // Whole steps of any precision.
+    let share = pixels.div_ceil(count).next_multiple_of(32).max(32);
+    (share, pixels.div_ceil(share).max(1))
+}
+
+/// The arguments of [`weight_gradient`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WeightGradient {
+    /// `[n, h, w, cin]`.
+    pub x: Operand,
+    /// `[n, oh, ow, cout]`.
+    pub dy: Operand,
+    /// `[kh, kw, cin / groups, cout]`.
+    pub dw: Operand,
+    /// Of `x`.
+    pub pre: Activation,
+}
+
+/// `dw[(tap, i), o] = sum over the pixels of pre(x) dy`; the workspace holds the parts of the sum, if there are several.
+pub(crate) fn weight_gradient(precision: Precision, conv: Conv, w: WeightGradient) -> GpuKernel {
+    let [rows, columns] = conv.weights();
+    let tile = || Tile::choose_split(rows, columns, conv.y_pixels(), conv.aligned());
+    weight_gradient_by((!conv.direct()).then(tile), precision, conv, w)
+}
+
+/// As [`weight_gradient`], by tiles or directly.
+fn weight_gradient_by(
+    tile: Option<Tile>,
+    precision: Precision,
+    conv: Conv,
+    w: WeightGradient,
+) -> GpuKernel {
+    let ([rows, columns], pixels) = (conv.weights(), conv.y_pixels());
+    let count = rows * columns;
+    let (launch, blocks) = match tile {
+        None => (direct("wgrad", count), count.div_ceil(THREADS as usize)),
+        Some(tile) => (tile.launch("wgrad", precision), tile.blocks(rows, columns)),
+    };
+    let (share, parts) = parts(blocks * launch.block[0] as usize, pixels);
+    let launch = launch.grid([blocks, 1, parts]);
+    let to = if parts == 1 {
+        w.dw
+    } else {
+        (Tensor::Workspace, 0)
+    };
+    let launch = (launch.operand(w.x).operand(w.dy).operand(to))
+        .value(conv)
+        .value(w.pre.code())
+        .value(int(share));
+    if parts == 1 {
+        return launch.into();
+    }
+    let reduce = GpuLaunch::new("conv2d", "conv2d_wgrad_reduce_f32")
+        .threads_for(count)
+        .operand((Tensor::Workspace, 0))
+        .operand(w.dw)
+        .count(count)
+        .count(parts);
+    GpuKernel::new(vec![launch, reduce], parts * count)
+}
+
+/// `wt[t, j, i] = w[t, i, j]` for matrices `[rows, columns]`, and zeros behind them up to `room` elements.
+pub(crate) fn transpose(
+    w: Operand,
+    wt: Operand,
+    [matrices, rows, columns]: [usize; 3],
+    room: usize,
+) -> GpuLaunch {
+    GpuLaunch::new("conv2d", "conv2d_pack_f32")
+        .grid([columns.div_ceil(32), rows.div_ceil(32), matrices])
+        .block(THREADS)
+        .operand(w)
+        .operand(wt)
+        .count(rows)
+        .count(columns)
+        .count(matrices)
+        .count(room)
+}
+
+fn input(index: usize) -> Operand {
+    (Tensor::Input(index), 0)
+}
+
+const OUTPUT: Operand = (Tensor::Output(0), 0);
+
+pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
+    let [x, w] = [0, 1].map(|i| cx.shapes.inputs[i]);
+    let conv = Conv::new(op.geometry, x, w, cx.shapes.outputs[0]);
+    let arguments = Forward {
+        x: input(0),
+        w: input(1),
+        bias: op.bias_index().map(input),
+        residual: op.residual_index().map(input),
+        y: OUTPUT,
+        pre: op.pre,
+        post: Activation::None,
+    };
+    forward(cx.precision, conv, arguments).into()
+}
+
+/// Every tap transposed, so that [`dgrad`] reads rows; with groups, whose kernel reads what `fprop` does, as they are.
+pub(super) fn pack(op: &Pack, cx: GpuContext<'_>) -> GpuKernel {
+    let (w, room) = (cx.shapes.inputs[0], cx.shapes.outputs[0].len());
+    let matrices = match op.groups {
+        1 => [w[0] * w[1], w[2], w[3]],
+        _ => [1, 1, w.len()],
+    };
+    transpose(input(0), OUTPUT, matrices, room).into()
+}
+
+pub(super) fn dgrad(op: &Dgrad, cx: GpuContext<'_>) -> GpuKernel {
+    let conv = Conv::new(op.geometry, op.image, op.weights, cx.shapes.inputs[0]);
+    let arguments = Backward {
+        dy: input(0),
+        packed: input(1),
+        x: (op.pre != Activation::None).then(|| input(2)),
+        dx: OUTPUT,
+        slope: op.pre,
+    };
+    backward(cx.precision, conv, arguments).into()
+}
+
+pub(super) fn wgrad(op: &Wgrad, cx: GpuContext<'_>) -> GpuKernel {
+    let [x, dy] = [0, 1].map(|i| cx.shapes.inputs[i]);
+    let conv = Conv::new(op.geometry, x, op.weights, dy);
+    let arguments = WeightGradient {
+        x: input(0),
+        dy: input(1),
+        dw: OUTPUT,
+        pre: op.pre,
+    };
+    weight_gradient(cx.precision, conv, arguments)
+}
+
+#[cfg(test)]
+#[path = "cuda_tests.rs"]
+mod tests;
