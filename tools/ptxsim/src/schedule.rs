@@ -1,7 +1,6 @@
 //! Spreads a launch's blocks over host threads and turns what they found into a report.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::finding::Finding;
@@ -86,10 +85,8 @@ fn is_fenced(kernel: &Kernel) -> bool {
         matches!(
             op,
             Op::Fence { block_only: false }
-                | Op::Atom {
-                    acquire_release: true,
-                    ..
-                }
+                | Op::Atom { release: true, .. }
+                | Op::St { release: true, .. }
         )
     });
     fence && kernel.code.ordered
@@ -232,7 +229,7 @@ pub(crate) fn run(
         launch: memory.next_launch(),
         check: config.check,
         serial,
-        fenced: is_fenced(kernel),
+        fenced: serial && is_fenced(kernel),
         instruction_limit: config.instruction_limit,
         shuffle: config.shuffle,
         abort: AtomicBool::new(false),
@@ -274,10 +271,9 @@ pub(crate) fn run(
 
 /// Runs blocks on several threads, as if independent.
 fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
-    let released = Arc::new(Vec::new());
     let next = AtomicU64::new(0);
     let work = || {
-        let mut worker = Worker::new(m, Arc::clone(&released));
+        let mut worker = Worker::new(m);
         let mut block = Block::new();
         let mut stop = None;
         while !m.abort.load(Relaxed) {
@@ -310,14 +306,7 @@ fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
 /// Runs blocks on one thread in a fixed order. A block that takes long gives way to others, so that blocks can wait
 /// for each other.
 fn serial(m: &Machine<'_>, order: BlockOrder) -> Outcome {
-    // Only fenced kernels ask which blocks have released their writes.
-    let flags = if m.fenced {
-        order.count.min(1 << 24)
-    } else {
-        0
-    };
-    let released = Arc::new((0..flags).map(|_| AtomicBool::new(false)).collect());
-    let mut worker = Worker::new(m, released);
+    let mut worker = Worker::new(m);
     let mut random = m.shuffle.map(|seed| Random::new(seed ^ 0x5eed));
     let resident = (m.sms as usize * 32).min(4096);
     let mut next = 0;

@@ -78,7 +78,7 @@ impl Worker<'_> {
             return Ok(());
         }
         let site = warp.pc;
-        warp.parked.push((next, active));
+        warp.parked.push((warp.key(next), active));
         warp.barrier = at.id;
         warp.mask &= !active;
         if warp.mask != 0 {

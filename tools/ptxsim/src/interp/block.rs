@@ -22,7 +22,6 @@ pub(crate) struct Block {
     pub common: Common,
     pub linear: u64,
     random: Random,
-    acquired: bool,
     /// The warp whose turn it is.
     turn: usize,
 }
@@ -75,7 +74,6 @@ impl Block {
             common,
             linear: 0,
             random: Random(0),
-            acquired: false,
             turn: 0,
         }
     }
@@ -89,20 +87,16 @@ impl Block {
             warp.reset(m, index as u32, linear);
         }
         self.common.shared.reset(m.code, m.dynamic_shared, m.check);
-        self.common.order.reset();
+        self.common.order.reset(m.check && m.fenced);
         self.common.barriers.fill(Barrier::default());
         self.random = Random(m.shuffle.unwrap_or(0) ^ linear.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        self.acquired = false;
         self.turn = 0;
     }
 
     /// Runs the block's warps in turn, for about `budget` instructions; true when all have ended.
     pub fn run(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {
         worker.enter(self.linear);
-        worker.acquired = self.acquired;
-        let done = self.turns(worker, budget);
-        self.acquired = worker.acquired;
-        done
+        self.turns(worker, budget)
     }
 
     fn turns(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {

@@ -5,6 +5,8 @@
 //! Within a warp, `bar.warp.sync` (and every barrier) starts a new interval, and two lanes' accesses in one
 //! interval are unordered. A store of the value that is there already is no hazard.
 
+use super::happens::Clock;
+
 /// What orders the accesses of a block's warps.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -14,6 +16,8 @@ pub(crate) struct Order {
     seen: Vec<[u32; 32]>,
     /// The least of `seen[v]` over the other warps.
     floor: [u32; 32],
+    /// In kernels that order blocks by fences and atomics, what those order.
+    pub clock: Option<Box<Clock>>,
 }
 
 impl Order {
@@ -22,10 +26,12 @@ impl Order {
             now: 1,
             seen: vec![[0; 32]; 32],
             floor: [0; 32],
+            clock: None,
         }
     }
 
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, fenced: bool) {
+        self.clock = fenced.then(|| Box::new(Clock::new()));
         self.now = 1;
         self.seen.fill([0; 32]);
         self.floor = [0; 32];
@@ -34,6 +40,9 @@ impl Order {
     /// A barrier completed that the warps of `joined` took part in (waiting or only arriving), and that those of
     /// `waited` waited at; the block has `warps` warps.
     pub fn barrier(&mut self, joined: u32, waited: u32, warps: usize) {
+        if let Some(clock) = &mut self.clock {
+            clock.barrier(joined, waited, warps);
+        }
         self.now += 1;
         let mut merged = [0u32; 32];
         for p in (0..warps).filter(|p| joined >> p & 1 == 1) {

@@ -1,7 +1,9 @@
-//! Module-level syntax: directives, variables, kernels, and the statements of a body.
+//! Module-level syntax: directives, variables, heads of kernels.
 
-use super::function::Function;
-use super::isa::Ty;
+use std::collections::HashMap;
+
+use super::calls::Callable;
+use super::isa::{Code, Ty};
 use super::lex::{Lexeme, Token, lex};
 use super::lines::Lines;
 use crate::module::{Global, GlobalSpace, Kernel, Module, Param, ParseError};
@@ -29,6 +31,8 @@ pub(crate) enum Operand<'a> {
     /// `variable + offset`
     Sum(&'a str, i64),
     Vector(Vec<Operand<'a>>),
+    /// Arguments or results of a call.
+    List(Vec<Operand<'a>>),
     /// `d|p`
     Pair(&'a str, &'a str),
     /// `!p`
@@ -56,10 +60,13 @@ pub(crate) struct Variable<'a> {
 pub(crate) struct Parser<'a> {
     lexemes: Vec<Lexeme<'a>>,
     pub(super) at: usize,
-    globals: Vec<Global>,
-    kernels: Vec<Kernel>,
+    pub(super) globals: Vec<Global>,
+    pub(super) kernels: Vec<Kernel>,
+    pub(super) functions: HashMap<&'a str, Callable<'a>>,
+    /// Where the bodies of `kernels` begin.
+    pub(super) bodies: Vec<usize>,
     /// Shared variables declared outside kernels; `.extern` ones have no size.
-    shared: Vec<(String, u64, Option<u64>)>,
+    pub(super) shared: Vec<(String, u64, Option<u64>)>,
     pub(super) lines: Lines,
     target: String,
     version: Option<(u32, u32)>,
@@ -78,12 +85,15 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Module, ParseError> {
         at: 0,
         globals: Vec::new(),
         kernels: Vec::new(),
+        functions: HashMap::new(),
+        bodies: Vec::new(),
         shared: Vec::new(),
         lines: Lines::default(),
         target: String::new(),
         version: None,
     };
     parser.module().map_err(fail)?;
+    parser.decode_bodies().map_err(fail)?;
     let Some(version) = parser.version else {
         return Err(fail((1, "no .version directive: is this PTX?".into())));
     };
@@ -203,13 +213,7 @@ impl<'a> Parser<'a> {
                 Token::Dotted("file") => self.file()?,
                 Token::Dotted("section") => self.section()?,
                 Token::Dotted("pragma") => self.pragma()?,
-                Token::Dotted("func") => {
-                    return Err((
-                        line,
-                        "functions (.func) and calls are not supported: compile with inlining"
-                            .into(),
-                    ));
-                }
+                Token::Dotted("func") => self.function(false)?,
                 other => {
                     return Err((
                         line,
@@ -232,7 +236,8 @@ impl<'a> Parser<'a> {
                 );
                 Ok(())
             }
-            Token::Dotted(word @ ("func" | "global" | "const")) => Err((
+            Token::Dotted("func") => self.function(true),
+            Token::Dotted(word @ ("global" | "const")) => Err((
                 line,
                 format!(".extern .{word} needs linking, which is not supported"),
             )),
@@ -456,7 +461,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn params(&mut self) -> Result<(Vec<Param>, u32), Fault> {
+    pub(super) fn params(&mut self) -> Result<(Vec<Param>, u32), Fault> {
         let mut params: Vec<Param> = Vec::new();
         let mut end = 0u64;
         if !self.accept('(') || self.accept(')') {
@@ -465,7 +470,10 @@ impl<'a> Parser<'a> {
         loop {
             let line = self.line();
             if self.next() != Token::Dotted("param") {
-                return Err((line, "expected .param".into()));
+                return Err((
+                    line,
+                    "expected .param: other parameters are not supported".into(),
+                ));
             }
             let mut align = None;
             let ty = loop {
@@ -566,20 +574,19 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        let mut function = Function::new(&params, &self.globals, &self.shared);
-        self.body(&mut function)?;
-        let (code, register_estimate) = function.finish(start)?;
+        self.bodies.push(self.at);
+        self.skip_body()?;
         self.kernels.push(Kernel {
             name: name.to_owned(),
             params,
             param_bytes,
-            static_shared: code.static_shared,
-            local_bytes: code.local_bytes,
+            static_shared: 0,
+            local_bytes: 0,
             max_ntid,
             required_ntid,
             min_blocks_per_sm: min_blocks,
-            register_estimate,
-            code,
+            register_estimate: 0,
+            code: Code::default(),
         });
         Ok(())
     }
