@@ -18,7 +18,7 @@ use crate::ptx::isa::Op;
 const MAX_THREADS: u32 = 1024;
 /// Instructions a block runs in a serial launch before another block gets its turn. Blocks that wait for each other
 /// (grid barriers, locks) get on this way; blocks that do not end long before.
-const BLOCK_TURN: u64 = 1 << 22;
+const BLOCK_TURN: u64 = 1 << 18;
 /// Blocks that a shuffled serial launch interleaves.
 const INTERLEAVED: usize = 4;
 

@@ -338,7 +338,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ("fma.f32 %f1, %f2, %f3, %f4;", "rounding"),
         ("wgmma.fence.sync.aligned;", "unknown instruction"),
         ("cp.async.bulk.commit_group;", "not supported"),
-        ("call foo;", "calls"),
+        ("call foo;", "function foo is not declared"),
         (
             "ld.global.v4.u64 {%rd1,%rd2,%rd3,%rd4}, [%rd0];",
             "16 bytes",

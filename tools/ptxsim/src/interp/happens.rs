@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::Common;
 use super::global::GlobalAccess;
 use super::machine::Worker;
+use super::race::Arrived;
 use super::warp::Warp;
 
 /// Warps of a block at most.
@@ -176,24 +177,30 @@ impl Clock {
         }
     }
 
-    /// The lanes of a warp have met.
-    pub fn meet(&mut self, warp: u32) {
+    /// The lanes of a warp have met; yields the tick that begins.
+    pub fn meet(&mut self, warp: u32) -> u32 {
         let warp = warp as usize;
         self.ticks[warp] += 1;
         self.since[warp] = self.ticks[warp];
+        self.ticks[warp]
     }
 
-    /// A barrier of the warps `joined` completed, at which those of `waited` waited.
-    pub fn barrier(&mut self, joined: u32, waited: u32, warps: usize) {
+    /// A barrier of the warps `joined` completed, at which those of `waited` waited and those of `early` only arrived.
+    pub fn barrier(&mut self, joined: u32, waited: u32, early: &[Arrived], warps: usize) {
         let of = |set: u32| (0..warps.min(WARPS)).filter(move |w| set >> w & 1 == 1);
         let mut seen = [0; WARPS];
+        let mut ends = [0; WARPS];
         let mut fenced: Option<(Cover, Knowledge)> = None;
         let mut known = Knowledge::default();
         for warp in of(joined) {
             for (all, one) in seen.iter_mut().zip(&self.seen[warp]) {
                 *all = (*all).max(*one);
             }
-            self.meet(warp as u32);
+            let arrived = early.iter().find(|a| a.warp as usize == warp);
+            ends[warp] = match arrived {
+                Some(arrived) => arrived.tick,
+                None => self.meet(warp as u32),
+            };
             known.join(&self.known[warp]);
             if let Some((cover, knew)) = &self.fenced[warp] {
                 let (all, all_knew) =
@@ -202,7 +209,7 @@ impl Clock {
                 all_knew.join(knew);
             }
         }
-        of(joined).for_each(|warp| seen[warp] = self.ticks[warp]);
+        of(joined).for_each(|warp| seen[warp] = seen[warp].max(ends[warp]));
         for warp in of(waited) {
             for (mine, all) in self.seen[warp].iter_mut().zip(&seen) {
                 *mine = (*mine).max(*all);
@@ -373,7 +380,7 @@ mod tests {
         assert!(!reader.orders(&meetings, 1, 0, after));
         // Another warp of the reader's block knows after a barrier.
         assert!(!reader.orders(&meetings, 1, 1, before));
-        reader.barrier(0b11, 0b11, 2);
+        reader.barrier(0b11, 0b11, &[], 2);
         assert!(reader.orders(&meetings, 1, 1, before));
     }
 
@@ -382,7 +389,7 @@ mod tests {
         let mut meetings = Meetings::default();
         let (mut writer, mut reader) = (Clock::new(), Clock::new());
         let first = writer.stamp(0, 1, 0);
-        writer.barrier(0b11, 0b11, 2);
+        writer.barrier(0b11, 0b11, &[], 2);
         let second = writer.stamp(0, 1, 0);
         writer.fence(0, 1, ALL);
         writer.leave(&mut meetings, 0, 0, FLAG);
@@ -391,7 +398,7 @@ mod tests {
         assert!(!reader.orders(&meetings, 1, 0, second));
         // All fence, then a barrier, then one thread's atomic.
         writer.fence(1, ALL, ALL);
-        writer.barrier(0b11, 0b11, 2);
+        writer.barrier(0b11, 0b11, &[], 2);
         writer.leave(&mut meetings, 0, 0, FLAG);
         reader.take_up(&meetings, 0, FLAG);
         assert!(reader.orders(&meetings, 1, 0, second));

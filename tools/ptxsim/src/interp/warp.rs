@@ -135,9 +135,10 @@ impl Warp {
     /// Where the first unwritten source of the instruction at `pc` began.
     pub fn source_origin(&self, meta: &Meta, pc: u32, active: u32) -> u32 {
         let unwritten = |slot: &&u32| active & !self.regs.is_written(**slot) != 0;
-        let source = meta.sources.iter().find(unwritten);
-        source
-            .and_then(|slot| self.origin.get(slot).copied())
+        // A register that is source and destination is marked already, and may have no origin of its own.
+        let mut sources = meta.sources.iter().filter(unwritten);
+        sources
+            .find_map(|slot| self.origin.get(slot).copied())
             .unwrap_or(pc)
     }
 
