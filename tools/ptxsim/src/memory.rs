@@ -498,7 +498,7 @@ impl Memory {
             if address < base {
                 base - address
             } else {
-                (address + 1).saturating_sub(base + bytes)
+                address.saturating_add(1).saturating_sub(base + bytes)
             }
         };
         let below = space.live.range(..=address).next_back();

@@ -18,7 +18,7 @@ use crate::ptx::isa::Op;
 const MAX_THREADS: u32 = 1024;
 /// Instructions a block runs in a serial launch before another block gets its turn. Blocks that wait for each other
 /// (grid barriers, locks) get on this way; blocks that do not end long before.
-const BLOCK_TURN: u64 = 1 << 18;
+const BLOCK_TURN: u64 = 1 << 20;
 /// Blocks that a shuffled serial launch interleaves.
 const INTERLEAVED: usize = 4;
 
@@ -231,6 +231,8 @@ pub(crate) fn run(
         serial,
         fenced: serial && is_fenced(kernel),
         instruction_limit: config.instruction_limit,
+        launch_limit: config.launch_limit,
+        spent: AtomicU64::new(0),
         shuffle: config.shuffle,
         abort: AtomicBool::new(false),
         sequence: AtomicU64::new(0),
@@ -283,7 +285,13 @@ fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
             }
             let linear = order.block(rank);
             block.reset(m, linear);
-            if let Err(why) = block.run(&mut worker, u64::MAX) {
+            let end = loop {
+                match block.run(&mut worker, BLOCK_TURN) {
+                    Ok(false) if !m.abort.load(Relaxed) => {}
+                    end => break end,
+                }
+            };
+            if let Err(why) = end {
                 m.abort.store(true, Relaxed);
                 stop = Some((linear, why));
             }

@@ -41,6 +41,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         threads: arguments.threads,
         chip: arguments.chip,
         output: arguments.output,
+        ..CaseOptions::default()
     };
     let case = Case::read(&arguments.case);
     let told = if arguments.gpu {

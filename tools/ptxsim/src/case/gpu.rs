@@ -44,7 +44,7 @@ impl Case {
     /// Runs the case on the machine's first GPU instead of the simulator, and writes outputs and the report as
     /// [`Case::run`] does. With `compare` the simulator runs it too; the files have the GPU's outputs.
     pub fn run_on_gpu(&self, options: &CaseOptions, compare: bool) -> Result<GpuReport, CaseError> {
-        let prepared = self.prepare()?;
+        let prepared = self.prepare(options)?;
         // The simulator first: it refuses what is wrong with better words, and nothing of it can be lost to the GPU.
         let simulated = if compare {
             Some(self.simulate(options, &prepared)?)

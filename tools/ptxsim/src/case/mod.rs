@@ -25,8 +25,8 @@ use crate::device::DeviceError;
 use crate::launch::{LaunchConfig, LaunchError};
 use crate::module::{Kernel, Module, ParseError};
 
-/// Bytes of one buffer at most: what a case can ask for by mistake is bounded.
-const BUFFER_LIMIT: u64 = 1 << 36;
+/// Bytes of all buffers at most: what a case can ask for by mistake is bounded. The host needs three times that.
+const BUFFER_LIMIT: u64 = 1 << 33;
 
 /// Why a case cannot run.
 #[derive(Debug, Error)]
@@ -195,6 +195,7 @@ struct File {
     chip: Option<String>,
     shuffle: Option<u64>,
     instruction_limit: Option<u64>,
+    launch_limit: Option<u64>,
     threads: Option<usize>,
     check: Option<bool>,
     registers: Option<u32>,
@@ -237,6 +238,8 @@ pub struct CaseOptions {
     pub threads: Option<usize>,
     /// Chip.
     pub chip: Option<String>,
+    /// Bytes that all buffers may have together; 8 GiB if none.
+    pub buffer_limit: Option<u64>,
     /// Folder for outputs; that of the case file if none.
     pub output: Option<PathBuf>,
 }
@@ -265,7 +268,8 @@ impl Case {
     }
 
     /// Reads the PTX and makes what buffers start with.
-    fn prepare(&self) -> Result<Prepared, CaseError> {
+    fn prepare(&self, options: &CaseOptions) -> Result<Prepared, CaseError> {
+        let mut left = options.buffer_limit.unwrap_or(BUFFER_LIMIT);
         let path = self.folder.join(&self.file.ptx);
         let ptx = std::fs::read_to_string(&path).map_err(|error| CaseError::File {
             path,
@@ -287,11 +291,12 @@ impl Case {
                 Some(Value::String(name)) => Some(PathBuf::from(name)),
                 Some(_) => return Err(invalid("output is true or a file name")),
             };
-            let content = fill::bytes(buffer, &self.folder)?;
+            let content = fill::bytes(buffer, &self.folder, left)?;
             let bytes = match &content {
                 Some(content) => content.len() as u64,
                 None => buffer.length.unwrap_or(0) * buffer.dtype.bytes() as u64,
             };
+            left = left.saturating_sub(bytes);
             buffers.push(Start {
                 content,
                 bytes,
@@ -389,6 +394,7 @@ impl Case {
             dynamic_shared: self.file.dynamic_shared,
             shuffle: options.shuffle.or(self.file.shuffle),
             instruction_limit: self.file.instruction_limit.unwrap_or(100_000_000),
+            launch_limit: self.file.launch_limit.unwrap_or(10_000_000_000),
             threads: options.threads.or(self.file.threads).unwrap_or(0),
             check: self.file.check.unwrap_or(true),
             chip,

@@ -49,7 +49,7 @@ pub struct CaseReport {
 impl Case {
     /// Runs the case on the simulator and writes outputs and the report (`STEM.report.json`).
     pub fn run(&self, options: &CaseOptions) -> Result<CaseReport, CaseError> {
-        let prepared = self.prepare()?;
+        let prepared = self.prepare(options)?;
         let (mut report, contents) = self.simulate(options, &prepared)?;
         report.outputs = self.write_outputs(options, &prepared, &contents)?;
         self.write_report(options, &report)?;

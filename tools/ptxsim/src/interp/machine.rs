@@ -35,6 +35,9 @@ pub(crate) struct Machine<'m> {
     /// The kernel orders blocks by fences and atomics, so plain accesses across blocks can be ordered too.
     pub fenced: bool,
     pub instruction_limit: u64,
+    pub launch_limit: u64,
+    /// Instructions executed so far, towards `launch_limit`.
+    pub spent: AtomicU64,
     pub shuffle: Option<u64>,
     /// Set when a thread finds that blocks depend on each other, or when the launch is stopped.
     pub abort: AtomicBool,
