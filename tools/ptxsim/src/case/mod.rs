@@ -390,6 +390,13 @@ impl Case {
                 CaseError::Invalid(format!("no chip {name:?}; known are {known}"))
             })?,
         };
+        if let Some(registers) = self.file.registers
+            && !(1..=255).contains(&registers)
+        {
+            return Err(CaseError::Invalid(format!(
+                "registers = {registers}: a thread has 1 to 255"
+            )));
+        }
         Ok(LaunchConfig {
             dynamic_shared: self.file.dynamic_shared,
             shuffle: options.shuffle.or(self.file.shuffle),
