@@ -4,7 +4,7 @@ mod common;
 
 use std::fmt::Write;
 
-use common::{Device, assert_kinds, kernel, threads};
+use common::{Device, assert_kinds, describe, kernel, threads};
 use ptxsim::{FindingKind, LaunchConfig, LaunchError, Module};
 
 /// `%rd9` becomes the address of word `%r0` of buffer `n`.
@@ -276,6 +276,21 @@ fn blocks_can_wait_for_each_other() {
         ..threads(2, 1)
     };
     device.run_clean(&[&flag], config);
+}
+
+#[test]
+fn the_ends_of_the_address_space_are_out_of_bounds() {
+    for address in ["-1", "-4", "0", "3", "1099511627775", "2199023255551"] {
+        let code = format!(
+            "mov.u64 %rd1, {address}; ld.u32 %r1, [%rd1]; ld.global.u32 %r2, [%rd1+1]; st.v4.u32 [%rd1], {{%r0,%r0,%r0,%r0}};\n\
+             atom.add.u32 %r3, [%rd1], 1;"
+        );
+        let device = Device::new(&kernel(0, &code));
+        let report = device.run(&[], threads(1, 1));
+        assert_eq!(report.findings.len(), 4, "{}", describe(&report.findings));
+        let kinds = [FindingKind::OutOfBounds, FindingKind::Misaligned];
+        assert!(report.findings.iter().all(|f| kinds.contains(&f.kind)));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::calls::Callable;
 use super::isa::{Code, Ty};
 use super::lex::{Lexeme, Token, lex};
 use super::lines::Lines;
-use crate::module::{Global, GlobalSpace, Kernel, Module, Param, ParseError};
+use crate::module::{Global, GlobalSpace, Kernel, Module, ParseError};
 
 /// Size limit of one variable; a larger one cannot be meant.
 const VARIABLE_LIMIT: u64 = 1 << 32;
@@ -459,82 +459,6 @@ impl<'a> Parser<'a> {
                 ));
             }
         }
-    }
-
-    pub(super) fn params(&mut self) -> Result<(Vec<Param>, u32), Fault> {
-        let mut params: Vec<Param> = Vec::new();
-        let mut end = 0u64;
-        if !self.accept('(') || self.accept(')') {
-            return Ok((params, 0));
-        }
-        loop {
-            let line = self.line();
-            if self.next() != Token::Dotted("param") {
-                return Err((
-                    line,
-                    "expected .param: other parameters are not supported".into(),
-                ));
-            }
-            let mut align = None;
-            let ty = loop {
-                match self.next() {
-                    Token::Dotted("align") => align = Some(self.integer()?),
-                    // `.ptr .global .align n` describes what a pointer points to.
-                    Token::Dotted("ptr") => {
-                        while let Token::Dotted(word) = self.peek() {
-                            self.next();
-                            if word == "align" {
-                                self.integer()?;
-                            }
-                        }
-                        break None;
-                    }
-                    Token::Dotted(word) => match Ty::named(word) {
-                        Some(ty) if ty != Ty::Pred => {
-                            if self.peek() == Token::Dotted("ptr") {
-                                align = align.or(Some(u64::from(ty.bytes())));
-                                continue;
-                            }
-                            break Some(ty);
-                        }
-                        _ => return Err((line, format!(".{word} is no type of a parameter"))),
-                    },
-                    other => {
-                        return Err((line, format!("expected a type, found {}", describe(other))));
-                    }
-                }
-            };
-            let element = u64::from(ty.map_or(8, Ty::bytes));
-            let name = self.name("a parameter name")?.to_owned();
-            let mut size = element;
-            if self.accept('[') {
-                size = element.saturating_mul(self.integer()?);
-                self.expect(']')?;
-            }
-            let align = align.unwrap_or(element);
-            if !align.is_power_of_two() || align > 1 << 16 || size > 1 << 16 {
-                return Err((
-                    line,
-                    format!("parameter {name} has an impossible size or alignment"),
-                ));
-            }
-            let offset = end.next_multiple_of(align);
-            end = offset + size;
-            if end > 1 << 16 {
-                return Err((line, "too many parameters".into()));
-            }
-            params.push(Param {
-                name,
-                offset: offset as u32,
-                size: size as u32,
-                align: align as u32,
-            });
-            if !self.accept(',') {
-                break;
-            }
-        }
-        self.expect(')')?;
-        Ok((params, end as u32))
     }
 
     fn triple(&mut self) -> Result<[u32; 3], Fault> {
