@@ -262,7 +262,7 @@ impl<'m> Worker<'m> {
         if self.is_ordered(access, other_wrote, true) {
             return;
         }
-        let bytes = access.bytes;
+        let (bytes, fenced) = (access.bytes, self.m.fenced);
         self.report_access(
             access.site,
             FindingKind::GlobalRaceAcrossBlocks,
@@ -278,8 +278,13 @@ impl<'m> Worker<'m> {
                     Some(other) => format!(" (block number {other} in row order)"),
                     None => String::new(),
                 };
+                let order = if fenced {
+                    ", and no fence with an atomic orders the two"
+                } else {
+                    ""
+                };
                 (
-                    format!("{bytes}-byte access {what}{which}"),
+                    format!("{bytes}-byte access {what}{which}{order}"),
                     access.describe(),
                 )
             },

@@ -23,6 +23,9 @@ const WARPS: usize = 32;
 /// Addresses that a warp keeps apart; one that has taken up from more counts as knowing everything.
 const ADDRESSES: usize = 2048;
 
+/// Covers that one block leaves at one address and that are kept apart.
+const COVERS: usize = 64;
+
 /// When and by whom a word was accessed: launch, block, warp, lane and tick, as far as bits allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -61,7 +64,7 @@ impl Stamp {
 }
 
 /// Accesses of a block that are before a fence, by warp: all lanes' before one tick, and some lanes' before a later one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Cover {
     before: [u32; WARPS],
     part: [u32; WARPS],
@@ -245,12 +248,21 @@ impl Clock {
             return;
         };
         let meeting = meetings.0.entry(address).or_default();
-        meeting.length += 1;
         let mine = meeting.covers.entry(Stamp::block(block)).or_default();
         let mut joined = cover.clone();
         if let Some((_, before)) = mine.last() {
             joined.join(before);
+            // A loop of atomics that waits leaves nothing new.
+            if joined == *before {
+                return meeting.inherited.join(knew);
+            }
         }
+        if mine.len() == COVERS {
+            // The second oldest has the oldest too; it is taken to have been there as long.
+            mine[1].0 = mine[0].0;
+            mine.remove(0);
+        }
+        meeting.length += 1;
         mine.push((meeting.length, joined));
         meeting.inherited.join(knew);
     }
@@ -433,6 +445,28 @@ mod tests {
         b.leave(&mut meetings, 1, 0, FLAG + 4);
         c.take_up(&meetings, 0, FLAG + 4);
         assert!(c.orders(&meetings, 2, 0, write));
+    }
+
+    #[test]
+    fn what_is_left_is_bounded() {
+        let mut meetings = Meetings::default();
+        let (mut writer, mut early, mut late) = (Clock::new(), Clock::new(), Clock::new());
+        let first = writer.stamp(0, 0, 0);
+        writer.fence(0, ALL, ALL);
+        writer.leave(&mut meetings, 0, 0, FLAG);
+        writer.leave(&mut meetings, 0, 0, FLAG);
+        assert_eq!(meetings.0[&FLAG].length, 1);
+        early.take_up(&meetings, 0, FLAG);
+        let mut last = first;
+        for _ in 0..3 * COVERS {
+            last = writer.stamp(0, 0, 0);
+            writer.fence(0, ALL, ALL);
+            writer.leave(&mut meetings, 0, 0, FLAG);
+        }
+        assert_eq!(meetings.0[&FLAG].covers[&0].len(), COVERS);
+        late.take_up(&meetings, 0, FLAG);
+        assert!(late.orders(&meetings, 1, 0, last));
+        assert!(early.orders(&meetings, 1, 0, first) && !early.orders(&meetings, 1, 0, last));
     }
 
     #[test]
