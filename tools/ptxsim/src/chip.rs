@@ -159,15 +159,14 @@ impl Chip {
         registers_per_thread: u32,
         shared_bytes: u32,
     ) -> u32 {
-        let warps = threads_per_block.div_ceil(32).max(1);
-        let by_threads = self.threads_per_sm / (warps * 32);
-        let per_warp = (registers_per_thread.max(1) * 32).next_multiple_of(256);
-        let by_registers = (self.registers_per_sm / per_warp) / warps;
-        let shared = (shared_bytes + self.shared_reserved_per_block).next_multiple_of(128);
-        let by_shared = self.shared_per_sm / shared.max(1);
-        by_threads
-            .min(by_registers)
-            .min(by_shared)
-            .min(self.blocks_per_sm)
+        // The figures may be what a file or a program says, so the products are formed in 64 bits.
+        let warps = u64::from(threads_per_block.div_ceil(32).max(1));
+        let by_threads = u64::from(self.threads_per_sm) / (warps * 32);
+        let per_warp = (u64::from(registers_per_thread.max(1)) * 32).next_multiple_of(256);
+        let by_registers = u64::from(self.registers_per_sm) / per_warp / warps;
+        let shared = u64::from(shared_bytes) + u64::from(self.shared_reserved_per_block);
+        let by_shared = u64::from(self.shared_per_sm) / shared.next_multiple_of(128).max(1);
+        let least = by_threads.min(by_registers).min(by_shared);
+        least.min(u64::from(self.blocks_per_sm)) as u32
     }
 }

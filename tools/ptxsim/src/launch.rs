@@ -27,6 +27,8 @@ pub struct LaunchConfig {
     pub shuffle: Option<u64>,
     /// Most instructions that one warp may execute before the launch is stopped; 0 for no limit.
     pub instruction_limit: u64,
+    /// Most instructions that all warps may execute together, blocks counted as 64 more; 0 for no limit.
+    pub launch_limit: u64,
     /// Host threads that run blocks; 0 for one per core.
     pub threads: usize,
     /// Whether the checker runs.
@@ -46,6 +48,7 @@ impl LaunchConfig {
             params: Vec::new(),
             shuffle: None,
             instruction_limit: 1 << 32,
+            launch_limit: 0,
             threads: 0,
             check: true,
             chip: Chip::H200,

@@ -8,6 +8,7 @@
 pub mod case;
 pub mod chip;
 pub mod counters;
+pub mod device;
 pub mod exec;
 pub mod finding;
 mod interp;
@@ -17,7 +18,7 @@ pub mod module;
 mod ptx;
 mod schedule;
 
-pub use case::{Case, CaseError, CaseOptions, CaseReport};
+pub use case::{Case, CaseError, CaseOptions, CaseReport, Difference, GpuReport};
 pub use chip::Chip;
 pub use counters::Counters;
 pub use finding::{Access, Finding, FindingKind, SourceLocation};

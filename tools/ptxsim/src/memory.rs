@@ -89,6 +89,8 @@ pub(crate) struct Allocation {
     races: OnceLock<Box<[AtomicU64]>>,
     /// The same per byte; made by the first checked access of fewer than four bytes.
     byte_races: OnceLock<Box<[AtomicU64]>>,
+    /// Per word, stamps of the last read and the last write; made by the first launch that orders blocks by fences.
+    stamps: OnceLock<Box<[AtomicU64]>>,
     /// Per 32-byte sector, the last launch that loaded it and the last that stored to it.
     sectors: OnceLock<Box<[AtomicU32]>>,
 }
@@ -115,6 +117,7 @@ impl Allocation {
             written: try_zeroed_slice_box(words).ok()?,
             races: OnceLock::new(),
             byte_races: OnceLock::new(),
+            stamps: OnceLock::new(),
             sectors: OnceLock::new(),
         })
     }
@@ -146,13 +149,22 @@ impl Allocation {
             .get_or_init(|| zeroed_slice_box(self.bytes as usize))
     }
 
+    /// The stamp of the last read of the word at `offset`, or of the last write.
+    pub fn stamp(&self, offset: u64, write: bool) -> &AtomicU64 {
+        let stamps = self
+            .stamps
+            .get_or_init(|| zeroed_slice_box(2 * self.words.len()));
+        &stamps[(offset / 4) as usize * 2 + usize::from(write)]
+    }
+
     /// As `byte_races`, if anything made them.
     pub fn byte_races_if_any(&self) -> Option<&[AtomicU64]> {
         self.byte_races.get().map(|cells| &**cells)
     }
 
     pub fn forget_races(&self) {
-        let cells = self.races.get().into_iter().chain(self.byte_races.get());
+        let kinds = [&self.races, &self.byte_races, &self.stamps];
+        let cells = kinds.into_iter().filter_map(OnceLock::get);
         cells.for_each(|cells| cells.iter().for_each(|cell| cell.store(0, Relaxed)));
     }
 
@@ -486,7 +498,7 @@ impl Memory {
             if address < base {
                 base - address
             } else {
-                (address + 1).saturating_sub(base + bytes)
+                address.saturating_add(1).saturating_sub(base + bytes)
             }
         };
         let below = space.live.range(..=address).next_back();

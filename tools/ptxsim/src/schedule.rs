@@ -1,7 +1,6 @@
 //! Spreads a launch's blocks over host threads and turns what they found into a report.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::finding::Finding;
@@ -19,7 +18,7 @@ use crate::ptx::isa::Op;
 const MAX_THREADS: u32 = 1024;
 /// Instructions a block runs in a serial launch before another block gets its turn. Blocks that wait for each other
 /// (grid barriers, locks) get on this way; blocks that do not end long before.
-const BLOCK_TURN: u64 = 1 << 22;
+const BLOCK_TURN: u64 = 1 << 20;
 /// Blocks that a shuffled serial launch interleaves.
 const INTERLEAVED: usize = 4;
 
@@ -86,10 +85,8 @@ fn is_fenced(kernel: &Kernel) -> bool {
         matches!(
             op,
             Op::Fence { block_only: false }
-                | Op::Atom {
-                    acquire_release: true,
-                    ..
-                }
+                | Op::Atom { release: true, .. }
+                | Op::St { release: true, .. }
         )
     });
     fence && kernel.code.ordered
@@ -232,8 +229,10 @@ pub(crate) fn run(
         launch: memory.next_launch(),
         check: config.check,
         serial,
-        fenced: is_fenced(kernel),
+        fenced: serial && is_fenced(kernel),
         instruction_limit: config.instruction_limit,
+        launch_limit: config.launch_limit,
+        spent: AtomicU64::new(0),
         shuffle: config.shuffle,
         abort: AtomicBool::new(false),
         sequence: AtomicU64::new(0),
@@ -274,10 +273,9 @@ pub(crate) fn run(
 
 /// Runs blocks on several threads, as if independent.
 fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
-    let released = Arc::new(Vec::new());
     let next = AtomicU64::new(0);
     let work = || {
-        let mut worker = Worker::new(m, Arc::clone(&released));
+        let mut worker = Worker::new(m);
         let mut block = Block::new();
         let mut stop = None;
         while !m.abort.load(Relaxed) {
@@ -287,7 +285,13 @@ fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
             }
             let linear = order.block(rank);
             block.reset(m, linear);
-            if let Err(why) = block.run(&mut worker, u64::MAX) {
+            let end = loop {
+                match block.run(&mut worker, BLOCK_TURN) {
+                    Ok(false) if !m.abort.load(Relaxed) => {}
+                    end => break end,
+                }
+            };
+            if let Err(why) = end {
                 m.abort.store(true, Relaxed);
                 stop = Some((linear, why));
             }
@@ -310,14 +314,7 @@ fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
 /// Runs blocks on one thread in a fixed order. A block that takes long gives way to others, so that blocks can wait
 /// for each other.
 fn serial(m: &Machine<'_>, order: BlockOrder) -> Outcome {
-    // Only fenced kernels ask which blocks have released their writes.
-    let flags = if m.fenced {
-        order.count.min(1 << 24)
-    } else {
-        0
-    };
-    let released = Arc::new((0..flags).map(|_| AtomicBool::new(false)).collect());
-    let mut worker = Worker::new(m, released);
+    let mut worker = Worker::new(m);
     let mut random = m.shuffle.map(|seed| Random::new(seed ^ 0x5eed));
     let resident = (m.sms as usize * 32).min(4096);
     let mut next = 0;

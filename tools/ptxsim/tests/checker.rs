@@ -4,7 +4,7 @@ mod common;
 
 use std::fmt::Write;
 
-use common::{Device, assert_kinds, kernel, threads};
+use common::{Device, assert_kinds, describe, kernel, threads};
 use ptxsim::{FindingKind, LaunchConfig, LaunchError, Module};
 
 /// `%rd9` becomes the address of word `%r0` of buffer `n`.
@@ -279,6 +279,21 @@ fn blocks_can_wait_for_each_other() {
 }
 
 #[test]
+fn the_ends_of_the_address_space_are_out_of_bounds() {
+    for address in ["-1", "-4", "0", "3", "1099511627775", "2199023255551"] {
+        let code = format!(
+            "mov.u64 %rd1, {address}; ld.u32 %r1, [%rd1]; ld.global.u32 %r2, [%rd1+1]; st.v4.u32 [%rd1], {{%r0,%r0,%r0,%r0}};\n\
+             atom.add.u32 %r3, [%rd1], 1;"
+        );
+        let device = Device::new(&kernel(0, &code));
+        let report = device.run(&[], threads(1, 1));
+        assert_eq!(report.findings.len(), 4, "{}", describe(&report.findings));
+        let kinds = [FindingKind::OutOfBounds, FindingKind::Misaligned];
+        assert!(report.findings.iter().all(|f| kinds.contains(&f.kind)));
+    }
+}
+
+#[test]
 fn endless_loops_and_deadlocks_stop_with_a_place() {
     let device = Device::new(&kernel(0, "L: bra L;"));
     let Err(LaunchError::Stopped { message, .. }) = device.try_run(&[], threads(1, 1)) else {
@@ -338,7 +353,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ("fma.f32 %f1, %f2, %f3, %f4;", "rounding"),
         ("wgmma.fence.sync.aligned;", "unknown instruction"),
         ("cp.async.bulk.commit_group;", "not supported"),
-        ("call foo;", "calls"),
+        ("call foo;", "function foo is not declared"),
         (
             "ld.global.v4.u64 {%rd1,%rd2,%rd3,%rd4}, [%rd0];",
             "16 bytes",

@@ -4,35 +4,9 @@
 mod kernels;
 
 use FindingKind::*;
-use kernels::{Argument, Bench, schedules};
-use ptxsim::{Finding, FindingKind};
-
-/// One planted bug.
-struct Planted {
-    file: &'static str,
-    /// The kernels are `<name>_bug` and `<name>_ok`.
-    name: &'static str,
-    grid: u32,
-    block: u32,
-    arguments: fn(&Bench) -> Vec<Argument>,
-    /// Kinds that name the bug rightly.
-    kinds: &'static [FindingKind],
-    /// What stands in the line of the .cu file that a finding must name.
-    line: &'static str,
-}
-
-/// x and y of `n` floats; x is positive in the first half and in part of the second.
-fn in_out(bench: &Bench, n: usize) -> Vec<Argument> {
-    let x: Vec<f32> = (0..n)
-        .map(|i| if i % 5 == 4 { -1.0 } else { i as f32 + 1.0 })
-        .collect();
-    arguments![&bench.buffer("x", &x), &bench.unwritten::<f32>("y", n)]
-}
-
-fn with(mut arguments: Vec<Argument>, more: Vec<Argument>) -> Vec<Argument> {
-    arguments.extend(more);
-    arguments
-}
+use kernels::Bench;
+use kernels::planted::{Planted, check, in_out, with};
+use ptxsim::FindingKind;
 
 const MEMORY: &str = "planted_memory";
 const SYNC: &str = "planted_sync";
@@ -45,6 +19,7 @@ fn planted() -> Vec<Planted> {
         name,
         grid: 1,
         block,
+        dynamic: 0,
         arguments,
         kinds,
         line,
@@ -54,6 +29,7 @@ fn planted() -> Vec<Planted> {
         name,
         grid,
         block: 32,
+        dynamic: 0,
         arguments,
         kinds,
         line,
@@ -333,84 +309,24 @@ fn planted() -> Vec<Planted> {
     ]
 }
 
-/// Whether a finding names the bug: its kind, its kernel, a line of the .cu file that has the text.
-fn names(finding: &Finding, planted: &Planted, source: &[String]) -> bool {
-    let at_line = finding.source.iter().any(|place| {
-        let text = source.get(place.line as usize - 1);
-        place.file == format!("{}.cu", planted.file)
-            && text.is_some_and(|text| text.contains(planted.line))
-    });
-    planted.kinds.contains(&finding.kind)
-        && finding.kernel == format!("{}_bug", planted.name)
-        && at_line
-}
-
-fn check(file: &str) {
-    let source = std::fs::read_to_string(kernels::path(&format!("{file}.cu"))).unwrap();
-    let source: Vec<String> = source.lines().map(str::to_owned).collect();
-    let mut wrong = Vec::new();
-    for planted in planted().iter().filter(|planted| planted.file == file) {
-        for shuffle in schedules() {
-            let (grid, block) = ([planted.grid, 1, 1], [planted.block, 1, 1]);
-            let run = |twin: &str| {
-                let bench = Bench::new(file);
-                let arguments = (planted.arguments)(&bench);
-                bench
-                    .launch(
-                        &format!("{}_{twin}", planted.name),
-                        grid,
-                        block,
-                        0,
-                        shuffle,
-                        &arguments,
-                    )
-                    .findings
-            };
-            let shown = |findings: &[Finding]| {
-                findings
-                    .iter()
-                    .map(|f| format!("\n    {f}"))
-                    .collect::<String>()
-            };
-            let false_findings = run("ok");
-            if !false_findings.is_empty() {
-                wrong.push(format!(
-                    "{}_ok, {shuffle:?}: false{}",
-                    planted.name,
-                    shown(&false_findings)
-                ));
-            }
-            let found = run("bug");
-            if !found.iter().any(|finding| names(finding, planted, &source)) {
-                wrong.push(format!(
-                    "{}_bug, {shuffle:?}: not named; found{}",
-                    planted.name,
-                    shown(&found)
-                ));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
 #[test]
 fn bounds_alignment_and_unwritten_values() {
-    check(MEMORY);
+    check(MEMORY, &planted());
 }
 
 #[test]
 fn barriers_and_shuffles_inside_a_block() {
-    check(SYNC);
+    check(SYNC, &planted());
 }
 
 #[test]
 fn asynchronous_copies() {
-    check(ASYNC);
+    check(ASYNC, &planted());
 }
 
 #[test]
 fn conflicts_between_blocks() {
-    check(BLOCKS);
+    check(BLOCKS, &planted());
 }
 
 #[test]

@@ -100,6 +100,17 @@ fn what_cannot_run_is_status_2_with_one_clear_line() {
             "length = 999999999999999999\nfill = \"iota\"",
             "too large",
         ),
+        (
+            "length = 100\nfill = \"iota\"",
+            "length = 4294967295\nfill = \"iota\"",
+            "length 4294967295 is too large: 8589934592 bytes",
+        ),
+        ("grid = 4", "grid = 4\nregisters = 4294967295", "1 to 255"),
+        (
+            "grid = 4",
+            "grid = 2147483647\nlaunch_limit = 5000",
+            "launch limit: all warps executed 5000 instructions",
+        ),
         ("fill = \"iota\"", "fill = \"random\"", "random"),
         ("length = 100", "lenght = 100", "lenght"),
         ("dtype = \"f32\"", "dtype = \"f33\"", "f33"),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Case, CaseOptions, CaseReport};
+use super::{Case, CaseError, CaseOptions, CaseReport};
 
 /// Run one kernel on buffers described in a TOML file
 ///
@@ -23,6 +23,12 @@ pub struct Arguments {
     /// Chip to pose as: H200, A100 or "RTX 4090"
     #[arg(long)]
     chip: Option<String>,
+    /// Run on the machine's first GPU instead of the simulator
+    #[arg(long)]
+    gpu: bool,
+    /// With --gpu: run the simulator too, and say how far the outputs are apart
+    #[arg(long, requires = "gpu")]
+    compare: bool,
     /// Folder for output buffers and the report [default: that of the case file]
     #[arg(long)]
     output: Option<PathBuf>,
@@ -30,26 +36,51 @@ pub struct Arguments {
 
 /// Runs the command: findings to stdout, the report and the output buffers to files.
 pub fn run(arguments: Arguments) -> ExitCode {
-    let Arguments {
-        case,
-        shuffle,
-        threads,
-        chip,
-        output,
-    } = arguments;
     let options = CaseOptions {
-        shuffle,
-        threads,
-        chip,
-        output,
+        shuffle: arguments.shuffle,
+        threads: arguments.threads,
+        chip: arguments.chip,
+        output: arguments.output,
+        ..CaseOptions::default()
     };
-    match Case::read(&case).and_then(|case| case.run(&options)) {
-        Ok(report) => tell(&report),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
+    let case = Case::read(&arguments.case);
+    let told = if arguments.gpu {
+        case.and_then(|case| on_gpu(&case, &options, arguments.compare))
+    } else {
+        case.and_then(|case| case.run(&options))
+            .map(|report| tell(&report))
+    };
+    told.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}
+
+fn on_gpu(case: &Case, options: &CaseOptions, compare: bool) -> Result<ExitCode, CaseError> {
+    // cudarc panics where a driver lacks a function; that is no fault of this program, and is told as an error.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let run = std::panic::catch_unwind(|| case.run_on_gpu(options, compare));
+    std::panic::set_hook(hook);
+    let report = run.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied());
+        let what = text.unwrap_or("it lacks a function");
+        Err(CaseError::Invalid(format!(
+            "the CUDA driver cannot be used: {what}"
+        )))
+    })?;
+    println!(
+        "{}: ran on {} ({})",
+        report.kernel, report.device, report.driver
+    );
+    let Some(comparison) = &report.comparison else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    for difference in &comparison.differences {
+        println!("{difference}");
     }
+    Ok(tell(&comparison.simulator))
 }
 
 fn tell(report: &CaseReport) -> ExitCode {

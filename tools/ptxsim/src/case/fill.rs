@@ -49,8 +49,12 @@ fn encode_integer(n: i128, dtype: Dtype) -> Option<Vec<u8>> {
         .then(|| n.to_le_bytes()[..dtype.bytes()].to_vec())
 }
 
-/// The bytes that a buffer starts with; none if it is to count as never written.
-pub(crate) fn bytes(buffer: &Buffer, folder: &Path) -> Result<Option<Vec<u8>>, CaseError> {
+/// The bytes that a buffer starts with, `limit` at most; none if it is to count as never written.
+pub(crate) fn bytes(
+    buffer: &Buffer,
+    folder: &Path,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, CaseError> {
     let bad = |message: String| CaseError::Invalid(format!("buffer {:?}: {message}", buffer.name));
     let dtype = buffer.dtype;
     let length = || {
@@ -59,11 +63,13 @@ pub(crate) fn bytes(buffer: &Buffer, folder: &Path) -> Result<Option<Vec<u8>>, C
             .ok_or_else(|| bad("length is missing".into()))?;
         let fits = length
             .checked_mul(dtype.bytes() as u64)
-            .is_some_and(|bytes| bytes <= super::BUFFER_LIMIT);
+            .is_some_and(|bytes| bytes <= limit);
         if fits {
             Ok(length as usize)
         } else {
-            Err(bad(format!("length {length} is too large")))
+            Err(bad(format!(
+                "length {length} is too large: {limit} bytes are left for it"
+            )))
         }
     };
     let number = |x: f64| {

@@ -1,12 +1,18 @@
 //! `ptxsim run CASE.toml`: one launch described in a file. The format is described in `docs/ptxsim.md`.
 
 mod command;
+mod compare;
 mod fill;
+mod gpu;
 mod npy;
+mod simulate;
 
 pub use command::{Arguments, run};
+pub use compare::Difference;
+pub use gpu::GpuReport;
+pub use simulate::CaseReport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,14 +21,12 @@ use thiserror::Error;
 use toml::Value;
 
 use crate::chip::Chip;
-use crate::counters::{Counters, Roofline};
-use crate::finding::Finding;
-use crate::launch::{LaunchConfig, LaunchError, LaunchReport, Loaded, launch};
-use crate::memory::Memory;
+use crate::device::DeviceError;
+use crate::launch::{LaunchConfig, LaunchError};
 use crate::module::{Kernel, Module, ParseError};
 
-/// Bytes of one buffer at most: what a case can ask for by mistake is bounded.
-const BUFFER_LIMIT: u64 = 1 << 36;
+/// Bytes of all buffers at most: what a case can ask for by mistake is bounded. The host needs three times that.
+const BUFFER_LIMIT: u64 = 1 << 33;
 
 /// Why a case cannot run.
 #[derive(Debug, Error)]
@@ -52,6 +56,9 @@ pub enum CaseError {
     /// The launch was refused.
     #[error(transparent)]
     Launch(LaunchError),
+    /// The GPU or its driver refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// Element types of buffers and scalars.
@@ -188,9 +195,30 @@ struct File {
     chip: Option<String>,
     shuffle: Option<u64>,
     instruction_limit: Option<u64>,
+    launch_limit: Option<u64>,
     threads: Option<usize>,
     check: Option<bool>,
     registers: Option<u32>,
+}
+
+/// What a poisoned buffer is filled with: NaN in every format, so that poison also shows in results.
+const POISON: u8 = 0xff;
+
+/// A buffer before the launch.
+struct Start {
+    /// None if it is poisoned.
+    content: Option<Vec<u8>>,
+    bytes: u64,
+    /// The file that it goes to.
+    output: Option<PathBuf>,
+}
+
+/// A case with its files read.
+struct Prepared {
+    ptx: String,
+    module: Arc<Module>,
+    /// In the order of the case file.
+    buffers: Vec<Start>,
 }
 
 /// A case: a launch on buffers.
@@ -210,39 +238,10 @@ pub struct CaseOptions {
     pub threads: Option<usize>,
     /// Chip.
     pub chip: Option<String>,
+    /// Bytes that all buffers may have together; 8 GiB if none.
+    pub buffer_limit: Option<u64>,
     /// Folder for outputs; that of the case file if none.
     pub output: Option<PathBuf>,
-}
-
-/// What a case found, as written to the JSON file.
-#[derive(Debug, Clone, Serialize)]
-pub struct CaseReport {
-    /// PTX file.
-    pub ptx: String,
-    /// Kernel.
-    pub kernel: String,
-    /// Grid.
-    pub grid: [u32; 3],
-    /// Block.
-    pub block: [u32; 3],
-    /// Why the launch stopped before its end, if it did.
-    pub stopped: Option<String>,
-    /// Findings.
-    pub findings: Vec<Finding>,
-    /// Counters.
-    pub counters: Counters,
-    /// Needed over touched sectors, 0 to 1.
-    pub coalescing: f64,
-    /// Registers per thread: as the case says (from ptxas), or estimated.
-    pub registers: u32,
-    /// Whether `registers` is an estimate.
-    pub registers_estimated: bool,
-    /// Resident warps over the most possible, 0 to 1.
-    pub occupancy: f64,
-    /// Lower bounds of the time on the chip.
-    pub roofline: Roofline,
-    /// Output buffers and the files they were written to.
-    pub outputs: BTreeMap<String, PathBuf>,
 }
 
 impl Case {
@@ -268,90 +267,95 @@ impl Case {
         Ok(Case { file, folder, stem })
     }
 
-    /// Runs the case and writes outputs and the report (`STEM.report.json`).
-    pub fn run(&self, options: &CaseOptions) -> Result<CaseReport, CaseError> {
+    /// Reads the PTX and makes what buffers start with.
+    fn prepare(&self, options: &CaseOptions) -> Result<Prepared, CaseError> {
+        let mut left = options.buffer_limit.unwrap_or(BUFFER_LIMIT);
         let path = self.folder.join(&self.file.ptx);
-        let text = std::fs::read_to_string(&path).map_err(|error| CaseError::File {
-            path: path.clone(),
+        let ptx = std::fs::read_to_string(&path).map_err(|error| CaseError::File {
+            path,
             message: error.to_string(),
         })?;
-        let module = Arc::new(Module::parse(&self.file.ptx.to_string_lossy(), &text)?);
-        let kernel = self.kernel(&module)?;
-        let config = self.config(options)?;
-
-        let memory = Memory::new(config.chip.memory_bytes);
-        let loaded = Loaded::new(Arc::clone(&module), &memory).map_err(invalid)?;
-        let mut addresses = BTreeMap::new();
+        let module = Arc::new(Module::parse(&self.file.ptx.to_string_lossy(), &ptx)?);
+        self.kernel(&module)?;
+        let mut names = HashSet::new();
+        let mut buffers = Vec::new();
         for buffer in &self.file.buffers {
-            let content = fill::bytes(buffer, &self.folder)?;
-            let size = match &content {
-                Some(bytes) => bytes.len() as u64,
+            let invalid =
+                |what: &str| CaseError::Invalid(format!("buffer {:?}: {what}", buffer.name));
+            if !names.insert(&buffer.name) {
+                return Err(invalid("is described twice"));
+            }
+            let output = match &buffer.output {
+                None | Some(Value::Boolean(false)) => None,
+                Some(Value::Boolean(true)) => Some(PathBuf::from(format!("{}.npy", buffer.name))),
+                Some(Value::String(name)) => Some(PathBuf::from(name)),
+                Some(_) => return Err(invalid("output is true or a file name")),
+            };
+            let content = fill::bytes(buffer, &self.folder, left)?;
+            let bytes = match &content {
+                Some(content) => content.len() as u64,
                 None => buffer.length.unwrap_or(0) * buffer.dtype.bytes() as u64,
             };
-            let address = memory.alloc(size, &buffer.name).map_err(invalid)?;
-            match content {
-                Some(bytes) => memory.write(address, &bytes).map_err(invalid)?,
-                // A pattern that is NaN in every format, so that poison also shows in results.
-                None => {
-                    memory.fill(address, &[0xff], size).map_err(invalid)?;
-                    memory.forget_written(address, size).map_err(invalid)?;
-                }
-            }
-            if addresses
-                .insert(buffer.name.as_str(), (address, size))
-                .is_some()
-            {
-                return Err(CaseError::Invalid(format!(
-                    "buffer {:?} is described twice",
-                    buffer.name
-                )));
-            }
+            left = left.saturating_sub(bytes);
+            buffers.push(Start {
+                content,
+                bytes,
+                output,
+            });
         }
-        let params = self.arguments(kernel, &|name| {
-            addresses.get(name).map(|(address, _)| *address)
-        })?;
-        let config = LaunchConfig { params, ..config };
-        let (launched, stopped) = match launch(&loaded, &kernel.name, &config, &memory) {
-            Ok(report) => (report, None),
-            Err(LaunchError::Stopped { message, report }) => (*report, Some(message)),
-            Err(error) => return Err(CaseError::Launch(error)),
-        };
-        let mut report = self.report(kernel, &config, launched, stopped);
+        Ok(Prepared {
+            ptx,
+            module,
+            buffers,
+        })
+    }
 
-        let out = options
-            .output
-            .clone()
-            .unwrap_or_else(|| self.folder.clone());
-        for buffer in &self.file.buffers {
-            let name = match &buffer.output {
-                None | Some(Value::Boolean(false)) => continue,
-                Some(Value::Boolean(true)) => PathBuf::from(format!("{}.npy", buffer.name)),
-                Some(Value::String(name)) => PathBuf::from(name),
-                Some(_) => {
-                    return Err(CaseError::Invalid(format!(
-                        "output of {:?} is no file name",
-                        buffer.name
-                    )));
-                }
-            };
-            let Some((address, size)) = addresses.get(buffer.name.as_str()) else {
-                continue;
-            };
-            let mut bytes = vec![0; *size as usize];
-            memory.read(*address, &mut bytes).map_err(invalid)?;
-            let path = out.join(name);
-            npy::write(&path, buffer.dtype, &bytes)?;
-            report.outputs.insert(buffer.name.clone(), path);
-        }
-        let path = out.join(format!("{}.report.json", self.stem));
+    /// Writes a report beside the outputs.
+    fn write_report(
+        &self,
+        options: &CaseOptions,
+        report: &impl Serialize,
+    ) -> Result<(), CaseError> {
+        let path = self
+            .output_folder(options)
+            .join(format!("{}.report.json", self.stem));
         let file = |message: String| CaseError::File {
             path: path.clone(),
             message,
         };
-        let json =
-            serde_json::to_string_pretty(&report).map_err(|error| file(error.to_string()))?;
-        std::fs::write(&path, json + "\n").map_err(|error| file(error.to_string()))?;
-        Ok(report)
+        let json = serde_json::to_string_pretty(report).map_err(|error| file(error.to_string()))?;
+        std::fs::write(&path, json + "\n").map_err(|error| file(error.to_string()))
+    }
+
+    fn output_folder(&self, options: &CaseOptions) -> PathBuf {
+        options
+            .output
+            .clone()
+            .unwrap_or_else(|| self.folder.clone())
+    }
+
+    /// Writes the output buffers, of which `contents` has all in order; yields name and file of each.
+    fn write_outputs(
+        &self,
+        options: &CaseOptions,
+        prepared: &Prepared,
+        contents: &[Vec<u8>],
+    ) -> Result<BTreeMap<String, PathBuf>, CaseError> {
+        let mut written = BTreeMap::new();
+        for ((buffer, start), content) in self
+            .file
+            .buffers
+            .iter()
+            .zip(&prepared.buffers)
+            .zip(contents)
+        {
+            if let Some(name) = &start.output {
+                let path = self.output_folder(options).join(name);
+                npy::write(&path, buffer.dtype, content)?;
+                written.insert(buffer.name.clone(), path);
+            }
+        }
+        Ok(written)
     }
 
     fn kernel<'m>(&self, module: &'m Module) -> Result<&'m Kernel, CaseError> {
@@ -386,10 +390,18 @@ impl Case {
                 CaseError::Invalid(format!("no chip {name:?}; known are {known}"))
             })?,
         };
+        if let Some(registers) = self.file.registers
+            && !(1..=255).contains(&registers)
+        {
+            return Err(CaseError::Invalid(format!(
+                "registers = {registers}: a thread has 1 to 255"
+            )));
+        }
         Ok(LaunchConfig {
             dynamic_shared: self.file.dynamic_shared,
             shuffle: options.shuffle.or(self.file.shuffle),
             instruction_limit: self.file.instruction_limit.unwrap_or(100_000_000),
+            launch_limit: self.file.launch_limit.unwrap_or(10_000_000_000),
             threads: options.threads.or(self.file.threads).unwrap_or(0),
             check: self.file.check.unwrap_or(true),
             chip,
@@ -426,35 +438,6 @@ impl Case {
             params[param.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
         }
         Ok(params)
-    }
-
-    fn report(
-        &self,
-        kernel: &Kernel,
-        config: &LaunchConfig,
-        launched: LaunchReport,
-        stopped: Option<String>,
-    ) -> CaseReport {
-        let threads: u32 = config.block.iter().product();
-        let registers = self.file.registers.unwrap_or(kernel.register_estimate);
-        let shared = kernel.static_shared + config.dynamic_shared;
-        let blocks = config.chip.blocks_per_sm_for(threads, registers, shared);
-        let resident = blocks * threads.div_ceil(32);
-        CaseReport {
-            ptx: self.file.ptx.to_string_lossy().into_owned(),
-            kernel: kernel.name.clone(),
-            grid: config.grid,
-            block: config.block,
-            stopped,
-            coalescing: launched.counters.coalescing(),
-            registers,
-            registers_estimated: self.file.registers.is_none(),
-            occupancy: f64::from(resident) / f64::from(config.chip.threads_per_sm / 32),
-            roofline: launched.counters.roofline(&config.chip),
-            findings: launched.findings,
-            counters: launched.counters,
-            outputs: BTreeMap::new(),
-        }
     }
 }
 

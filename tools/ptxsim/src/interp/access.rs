@@ -21,6 +21,7 @@ pub(crate) struct Transfer {
     /// Elements.
     pub lanes: usize,
     pub strong: bool,
+    pub release: bool,
     pub cached: bool,
     pub addr: Addr,
 }
@@ -284,7 +285,7 @@ impl Worker<'_> {
                     if self.misaligned(warp, lane, address, total, Access::Read) {
                         continue;
                     }
-                    if !warp.local.exists(address, total) {
+                    if !warp.owns_local(address, total) {
                         self.local_out_of_bounds(warp, lane, address, total, Access::Read);
                         continue;
                     }
@@ -292,6 +293,9 @@ impl Worker<'_> {
                         let at = address + u64::from(t.bytes) * element as u64;
                         let (v, written) = warp.local.get(lane, at, t.bytes);
                         value[lane] = v;
+                        if !written && let Some(origin) = warp.stored_origin.get(&at) {
+                            warp.local_origin = Some(*origin);
+                        }
                         ok &= !(u32::from(!written) << lane);
                     }
                 }
@@ -320,7 +324,6 @@ impl Worker<'_> {
                 if t.space != Space::Const {
                     self.count_global(addresses, mask, total, false);
                 }
-                self.acquired |= t.strong;
                 for lane in lanes(mask) {
                     let address = addresses[lane];
                     if self.misaligned(warp, lane, address, total, Access::Read) {
@@ -346,6 +349,9 @@ impl Worker<'_> {
                                 u64::from(self.global_read(access, cached)) << (32 * half);
                             access.address += u64::from(access.bytes);
                         }
+                    }
+                    if t.strong && t.space != Space::Const {
+                        self.take_up(common, warp, address);
                     }
                 }
             }
@@ -435,6 +441,9 @@ impl Worker<'_> {
             Space::Global => self.count_global(addresses, mask, total, true),
             _ => {}
         }
+        if t.release {
+            self.fence(common, warp, mask);
+        }
         for lane in lanes(mask) {
             let address = addresses[lane];
             if self.misaligned(warp, lane, address, total, Access::Write) {
@@ -463,12 +472,17 @@ impl Worker<'_> {
                     }
                 }
                 Space::Local => {
-                    if !warp.local.exists(address, total) {
+                    if !warp.owns_local(address, total) {
                         self.local_out_of_bounds(warp, lane, address, total, Access::Write);
                         continue;
                     }
                     for (element, value) in values.iter().enumerate() {
                         let at = address + u64::from(t.bytes) * element as u64;
+                        if written >> lane & 1 == 0 {
+                            let meta = &self.m.code.meta[warp.pc as usize];
+                            let origin = warp.source_origin(meta, warp.pc, mask);
+                            warp.stored_origin.insert(at, origin);
+                        }
                         warp.local
                             .put(lane, at, t.bytes, value[lane], written >> lane & 1 == 1);
                     }
@@ -492,6 +506,9 @@ impl Worker<'_> {
                             self.global_write(access, (value[lane] >> (32 * half)) as u32);
                             access.address += u64::from(access.bytes);
                         }
+                    }
+                    if t.strong {
+                        self.leave(common, warp, address);
                     }
                 }
             }

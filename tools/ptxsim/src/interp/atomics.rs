@@ -149,7 +149,6 @@ impl Worker<'_> {
                 out[lane] = old;
             } else {
                 self.counters.global_atomics += 1;
-                self.acquired = true;
                 let Some(allocation) = self.locate(address, u64::from(bytes)) else {
                     self.out_of_bounds(warp, lane, address, bytes, Access::Atomic);
                     continue;
@@ -165,6 +164,10 @@ impl Worker<'_> {
                 };
                 out[lane] =
                     self.global_atomic(access, bytes == 8, |old| apply(f, ty, true, old, b, c));
+                if !d.is_none() {
+                    self.take_up(common, warp, address);
+                }
+                self.leave(common, warp, address);
             }
         }
         warp.regs.set_any(d, &out, mask);

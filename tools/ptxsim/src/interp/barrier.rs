@@ -2,6 +2,7 @@
 
 use super::block::{Block, Common};
 use super::machine::{Site, Worker};
+use super::race::Arrived;
 use super::registers::lanes;
 use super::warp::{State, Warp};
 use crate::finding::FindingKind;
@@ -22,6 +23,8 @@ pub(crate) struct Barrier {
     pub pc: u32,
     pub thread: u32,
     pub mixed: bool,
+    /// Warps that arrived without waiting.
+    early: Vec<Arrived>,
     /// Of `barrier.red`: votes so far, voters, and where the waiting warps want the result.
     votes: u32,
     voters: u32,
@@ -74,11 +77,15 @@ impl Worker<'_> {
         let next = warp.pc + 1;
         if at.kind == BarKind::Arrive {
             barrier.arrived |= 1 << warp.index;
+            // A warp that comes again before the barrier completes is kept once.
+            if barrier.early.iter().all(|a| a.warp != warp.index) {
+                barrier.early.push(common.order.arrive(warp.index));
+            }
             warp.pc = next;
             return Ok(());
         }
         let site = warp.pc;
-        warp.parked.push((next, active));
+        warp.parked.push((warp.key(next), active));
         warp.barrier = at.id;
         warp.mask &= !active;
         if warp.mask != 0 {
@@ -151,10 +158,12 @@ impl Worker<'_> {
                 });
             }
         }
-        block
-            .common
-            .order
-            .barrier(barrier.arrived, barrier.waiting, block.warps.len());
+        block.common.order.barrier(
+            barrier.arrived,
+            barrier.waiting,
+            &barrier.early,
+            block.warps.len(),
+        );
         for (warp, mode, d, active) in &barrier.results {
             let (yes, all) = (barrier.votes, barrier.voters);
             let regs = &mut block.warps[*warp as usize].regs;

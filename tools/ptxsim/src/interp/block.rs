@@ -1,5 +1,7 @@
 //! A block: its warps, shared memory and barriers, and the order in which its warps run.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::barrier::Barrier;
 use super::machine::{Machine, Site, Worker};
 use super::race::Order;
@@ -22,9 +24,10 @@ pub(crate) struct Block {
     pub common: Common,
     pub linear: u64,
     random: Random,
-    acquired: bool,
     /// The warp whose turn it is.
     turn: usize,
+    /// Instructions executed in this run, and what a run costs besides.
+    spent: u64,
 }
 
 /// Why a launch stops in the middle.
@@ -34,6 +37,9 @@ pub(crate) struct Stop {
     pub thread: u32,
     pub message: String,
 }
+
+/// What setting up a block counts as, in instructions.
+const BLOCK_COST: u64 = 64;
 
 /// Instructions a warp runs before another gets its turn, unless it waits or ends first. Long, because a switch
 /// costs cache; finite, so that warps which wait for each other through memory get on.
@@ -75,8 +81,8 @@ impl Block {
             common,
             linear: 0,
             random: Random(0),
-            acquired: false,
             turn: 0,
+            spent: 0,
         }
     }
 
@@ -89,24 +95,35 @@ impl Block {
             warp.reset(m, index as u32, linear);
         }
         self.common.shared.reset(m.code, m.dynamic_shared, m.check);
-        self.common.order.reset();
+        self.common.order.reset(m.check && m.fenced);
         self.common.barriers.fill(Barrier::default());
         self.random = Random(m.shuffle.unwrap_or(0) ^ linear.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        self.acquired = false;
         self.turn = 0;
     }
 
     /// Runs the block's warps in turn, for about `budget` instructions; true when all have ended.
     pub fn run(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {
         worker.enter(self.linear);
-        worker.acquired = self.acquired;
-        let done = self.turns(worker, budget);
-        self.acquired = worker.acquired;
-        done
+        self.spent = BLOCK_COST;
+        let done = self.turns(worker, budget)?;
+        let m = worker.m;
+        if m.launch_limit != 0 {
+            let total = m.spent.fetch_add(self.spent, Relaxed) + self.spent;
+            if total > m.launch_limit {
+                let (limit, warp) = (m.launch_limit, &self.warps[self.turn]);
+                return Err(Stop {
+                    pc: warp.pc,
+                    thread: warp.index * 32,
+                    message: format!(
+                        "launch limit: all warps executed {limit} instructions and go on"
+                    ),
+                });
+            }
+        }
+        Ok(done)
     }
 
     fn turns(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {
-        let mut spent = 0;
         loop {
             let count = self.warps.len();
             let first = self.turn;
@@ -147,7 +164,7 @@ impl Block {
             let warp = &mut self.warps[index];
             let before = warp.executed;
             worker.run_warp(&mut self.common, warp, turn.min(budget))?;
-            spent += self.warps[index].executed - before;
+            self.spent += self.warps[index].executed - before;
             self.turn = if self.warps[index].state == State::Running {
                 index + 1
             } else {
@@ -164,7 +181,7 @@ impl Block {
             {
                 worker.complete_barriers(self);
             }
-            if spent >= budget && self.warps.iter().any(|warp| warp.state != State::Done) {
+            if self.spent >= budget && self.warps.iter().any(|warp| warp.state != State::Done) {
                 return Ok(false);
             }
         }

@@ -1,5 +1,6 @@
 //! Warp-wide exchange: shuffles, votes, matches, reductions, warp barriers.
 
+use super::block::Common;
 use super::machine::Worker;
 use super::registers::{Lanes32, lanes};
 use super::warp::Warp;
@@ -177,9 +178,12 @@ impl Worker<'_> {
     }
 
     /// `bar.warp.sync`: orders the lanes' memory accesses.
-    pub fn warp_barrier(&mut self, warp: &mut Warp, mask: Reg, active: u32) {
+    pub fn warp_barrier(&mut self, common: &mut Common, warp: &mut Warp, mask: Reg, active: u32) {
         let members = *warp.regs.r32(&self.m.constants, mask);
         self.check_members(warp, active, &members, "__syncwarp");
         warp.interval += 1;
+        if let Some(clock) = &mut common.order.clock {
+            clock.meet(warp.index);
+        }
     }
 }

@@ -66,7 +66,7 @@ pub(crate) struct GlobalAccess<'a> {
 }
 
 impl GlobalAccess<'_> {
-    fn offset(&self) -> u64 {
+    pub fn offset(&self) -> u64 {
         self.address - self.allocation.base
     }
 
@@ -98,7 +98,7 @@ fn block_of(id: u64) -> Option<u64> {
 }
 
 impl<'m> Worker<'m> {
-    fn tag(&self) -> u64 {
+    pub fn tag(&self) -> u64 {
         // 1 to 0xffff: `Memory::next_launch` clears the cells when this starts over.
         u64::from((self.m.launch - 1) % 0xffff + 1)
     }
@@ -136,7 +136,7 @@ impl<'m> Worker<'m> {
             let foreign = c.writer != 0 && c.writer != me;
             let collision = if !foreign {
                 Collision::None
-            } else if c.atomic || strong || c.writer == SEVERAL {
+            } else if c.atomic || strong || (c.writer == SEVERAL && !self.m.fenced) {
                 Collision::Dependent
             } else {
                 Collision::Race {
@@ -259,15 +259,10 @@ impl<'m> Worker<'m> {
             self.give_up();
             return;
         }
-        let released = |block: u64| {
-            self.released
-                .get(block as usize)
-                .is_none_or(|flag| flag.load(Relaxed))
-        };
-        if self.m.fenced && self.acquired && other.is_none_or(released) {
+        if self.is_ordered(access, other_wrote, true) {
             return;
         }
-        let bytes = access.bytes;
+        let (bytes, fenced) = (access.bytes, self.m.fenced);
         self.report_access(
             access.site,
             FindingKind::GlobalRaceAcrossBlocks,
@@ -283,8 +278,13 @@ impl<'m> Worker<'m> {
                     Some(other) => format!(" (block number {other} in row order)"),
                     None => String::new(),
                 };
+                let order = if fenced {
+                    ", and no fence with an atomic orders the two"
+                } else {
+                    ""
+                };
                 (
-                    format!("{bytes}-byte access {what}{which}"),
+                    format!("{bytes}-byte access {what}{which}{order}"),
                     access.describe(),
                 )
             },
@@ -293,7 +293,17 @@ impl<'m> Worker<'m> {
 
     fn in_block(&mut self, hazard: Option<Hazard>, access: &GlobalAccess<'_>, kind: Access) {
         let Some(hazard) = hazard else { return };
-        if self.m.fenced {
+        let wrote = hazard.kind != HazardKind::WriteAfterRead;
+        let ordered = if hazard.in_warp {
+            // Lanes of a warp that hand a lock to each other are not told apart.
+            let clock = &access.order.clock;
+            clock
+                .as_ref()
+                .is_some_and(|c| c.has_fenced(access.who.warp))
+        } else {
+            self.is_ordered(access, wrote, false)
+        };
+        if ordered {
             return;
         }
         self.report_access(
@@ -377,6 +387,9 @@ impl<'m> Worker<'m> {
             }
             self.in_block(hazard, &access, Access::Read);
         }
+        if !strong {
+            self.put_stamp(&access, false);
+        }
         value
     }
 
@@ -424,6 +437,7 @@ impl<'m> Worker<'m> {
         if !atomic || hazard.is_none_or(|h| h.kind != HazardKind::WriteAfterRead) {
             self.in_block(hazard, access, kind);
         }
+        self.put_stamp(access, true);
     }
 
     /// Keeps what is about to be overwritten, if this launch has not written it yet.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::findings::{Findings, Record};
+use super::happens::Meetings;
 use super::race::RecentCells;
 use super::registers::Constants;
 use crate::counters::Counters;
@@ -34,6 +35,9 @@ pub(crate) struct Machine<'m> {
     /// The kernel orders blocks by fences and atomics, so plain accesses across blocks can be ordered too.
     pub fenced: bool,
     pub instruction_limit: u64,
+    pub launch_limit: u64,
+    /// Instructions executed so far, towards `launch_limit`.
+    pub spent: AtomicU64,
     pub shuffle: Option<u64>,
     /// Set when a thread finds that blocks depend on each other, or when the launch is stopped.
     pub abort: AtomicBool,
@@ -66,15 +70,14 @@ pub(crate) struct Worker<'m> {
     pub block: u64,
     /// Its number in race cells, from 1.
     pub block_id: u64,
-    /// The block has executed a device-wide fence, and a strong access: see `Machine::fenced`.
-    pub released: Arc<Vec<AtomicBool>>,
-    pub acquired: bool,
+    /// The addresses that blocks synchronise by: see `Machine::fenced`.
+    pub meetings: Meetings,
     /// Index of the allocation that the last access was in.
     pub hint: usize,
 }
 
 impl<'m> Worker<'m> {
-    pub fn new(m: &'m Machine<'m>, released: Arc<Vec<AtomicBool>>) -> Worker<'m> {
+    pub fn new(m: &'m Machine<'m>) -> Worker<'m> {
         Worker {
             m,
             findings: Findings::default(),
@@ -84,8 +87,7 @@ impl<'m> Worker<'m> {
             recent: RecentCells::new(),
             block: 0,
             block_id: 1,
-            released,
-            acquired: false,
+            meetings: Meetings::default(),
             hint: 0,
         }
     }

@@ -5,6 +5,8 @@
 //! Within a warp, `bar.warp.sync` (and every barrier) starts a new interval, and two lanes' accesses in one
 //! interval are unordered. A store of the value that is there already is no hazard.
 
+use super::happens::Clock;
+
 /// What orders the accesses of a block's warps.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -14,6 +16,8 @@ pub(crate) struct Order {
     seen: Vec<[u32; 32]>,
     /// The least of `seen[v]` over the other warps.
     floor: [u32; 32],
+    /// In kernels that order blocks by fences and atomics, what those order.
+    pub clock: Option<Box<Clock>>,
 }
 
 impl Order {
@@ -22,18 +26,30 @@ impl Order {
             now: 1,
             seen: vec![[0; 32]; 32],
             floor: [0; 32],
+            clock: None,
         }
     }
 
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, fenced: bool) {
+        self.clock = fenced.then(|| Box::new(Clock::new()));
         self.now = 1;
         self.seen.fill([0; 32]);
         self.floor = [0; 32];
     }
 
-    /// A barrier completed that the warps of `joined` took part in (waiting or only arriving), and that those of
-    /// `waited` waited at; the block has `warps` warps.
-    pub fn barrier(&mut self, joined: u32, waited: u32, warps: usize) {
+    /// A warp arrives at a barrier and goes on: only what it did until now will be ordered.
+    pub fn arrive(&mut self, warp: u32) -> Arrived {
+        let (time, tick) = (self.now, self.clock.as_mut().map_or(0, |c| c.meet(warp)));
+        self.now += 1;
+        Arrived { warp, time, tick }
+    }
+
+    /// A barrier completed that the warps of `joined` took part in (waiting or, those of `early`, only arriving), and
+    /// that those of `waited` waited at; the block has `warps` warps.
+    pub fn barrier(&mut self, joined: u32, waited: u32, early: &[Arrived], warps: usize) {
+        if let Some(clock) = &mut self.clock {
+            clock.barrier(joined, waited, early, warps);
+        }
         self.now += 1;
         let mut merged = [0u32; 32];
         for p in (0..warps).filter(|p| joined >> p & 1 == 1) {
@@ -43,7 +59,8 @@ impl Order {
         }
         for (r, m) in merged.iter_mut().enumerate() {
             if joined >> r & 1 == 1 {
-                *m = self.now;
+                let arrived = early.iter().find(|a| a.warp as usize == r);
+                *m = arrived.map_or(self.now, |a| (*m).max(a.time + 1));
             }
         }
         for v in (0..warps).filter(|v| waited >> v & 1 == 1) {
@@ -61,6 +78,15 @@ impl Order {
             && others != 0
             && (0..32).any(|r| others >> r & 1 == 1 && time >= self.seen[v as usize][r])
     }
+}
+
+/// When a warp arrived at a barrier that it does not wait at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived {
+    pub warp: u32,
+    time: u32,
+    /// The first tick after it, in kernels that keep a [`Clock`].
+    pub tick: u32,
 }
 
 /// Who accesses.
@@ -296,7 +322,7 @@ mod tests {
             cell.read(actor(1, 0), &order, false).map(|h| h.kind),
             Some(HazardKind::ReadAfterWrite)
         );
-        order.barrier(0b11, 0b11, 2);
+        order.barrier(0b11, 0b11, &[], 2);
         assert_eq!(cell.read(actor(1, 0), &order, false), None);
         let hazard = cell.write(actor(0, 0), &order, true, false, false);
         assert_eq!(hazard.map(|h| h.kind), Some(HazardKind::WriteAfterRead));
@@ -307,12 +333,24 @@ mod tests {
         let mut order = Order::new();
         let mut cell = Cell::default();
         assert_eq!(cell.write(actor(0, 0), &order, true, false, false), None);
-        order.barrier(0b011, 0b011, 3);
+        order.barrier(0b011, 0b011, &[], 3);
         assert_eq!(cell.check_read(actor(1, 0), &order, false), None);
         assert!(cell.check_read(actor(2, 0), &order, false).is_some());
         // Order is transitive: 2 syncs with 1, which synced with 0.
-        order.barrier(0b110, 0b110, 3);
+        order.barrier(0b110, 0b110, &[], 3);
         assert_eq!(cell.check_read(actor(2, 0), &order, false), None);
+    }
+
+    #[test]
+    fn an_arrival_orders_only_what_is_before_it() {
+        let mut order = Order::new();
+        let (mut before, mut after) = (Cell::default(), Cell::default());
+        assert_eq!(before.write(actor(0, 0), &order, true, false, false), None);
+        let arrived = order.arrive(0);
+        assert_eq!(after.write(actor(0, 0), &order, true, false, false), None);
+        order.barrier(0b11, 0b10, &[arrived], 2);
+        assert_eq!(before.check_read(actor(1, 0), &order, false), None);
+        assert!(after.check_read(actor(1, 0), &order, false).is_some());
     }
 
     #[test]

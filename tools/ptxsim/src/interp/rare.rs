@@ -1,7 +1,5 @@
 //! The less frequent instructions.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::block::Common;
 use super::cvt::pack_pair;
 use super::int::{self, Operands};
@@ -227,12 +225,15 @@ impl<'m> Worker<'m> {
                 space,
                 f,
                 ty,
+                release,
                 d,
                 addr,
                 b,
                 c,
-                ..
             } => {
+                if *release {
+                    self.fence(common, warp, active);
+                }
                 self.atomic(common, warp, *space, *f, *ty, *d, *addr, [*b, *c], active);
             }
             Op::CpAsync {
@@ -259,7 +260,7 @@ impl<'m> Worker<'m> {
                 self.store_matrix(common, warp, *count, *transposed, s, *addr, active);
             }
             Op::Movmatrix { d, a } => self.move_matrix(warp, *d, *a, active),
-            Op::BarWarp { mask } => self.warp_barrier(warp, *mask, active),
+            Op::BarWarp { mask } => self.warp_barrier(common, warp, *mask, active),
             Op::Vote { mode, d, a, mask } => self.vote(warp, *mode, *d, *a, *mask, active),
             Op::Match { all, d, p, a, mask } => {
                 self.match_lanes(warp, *all, *d, *p, *a, *mask, active)
@@ -271,11 +272,7 @@ impl<'m> Worker<'m> {
                 a,
                 mask,
             } => self.redux(warp, *f, *signed, *d, *a, *mask, active),
-            Op::Fence { block_only } => {
-                if !block_only && let Some(flag) = self.released.get(self.block as usize) {
-                    flag.store(true, Relaxed);
-                }
-            }
+            Op::Fence { block_only: false } => self.fence(common, warp, active),
             // Everything else is handled in `step`, or does nothing.
             _ => {}
         }

@@ -25,6 +25,13 @@ pub(crate) struct Constants {
     pub wide: Vec<Lanes64>,
 }
 
+/// What some registers held, and which lanes of them were written.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved {
+    values: Vec<Lanes64>,
+    written: Vec<u32>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Registers {
     narrow: Vec<Lanes32>,
@@ -150,6 +157,65 @@ impl Registers {
                 .for_each(|a| *a = a.wrapping_add(addr.offset as u64));
         }
         list
+    }
+
+    fn slot(code: &Code, reg: Reg) -> usize {
+        let bank = if reg.is_pred() {
+            code.narrow + code.wide
+        } else if reg.is_wide() {
+            code.narrow
+        } else {
+            0
+        };
+        bank + reg.index()
+    }
+
+    /// Copies registers of a function.
+    pub fn save(&self, code: &Code, list: &[Reg]) -> Saved {
+        let value = |reg: &Reg| {
+            if reg.is_pred() {
+                let bits = self.preds[reg.index()];
+                std::array::from_fn(|lane| u64::from(bits >> lane & 1))
+            } else if reg.is_wide() {
+                self.wide[reg.index()]
+            } else {
+                self.narrow[reg.index()].map(u64::from)
+            }
+        };
+        Saved {
+            values: list.iter().map(value).collect(),
+            written: list
+                .iter()
+                .map(|reg| self.written[Registers::slot(code, *reg)])
+                .collect(),
+        }
+    }
+
+    /// Puts lanes of registers back.
+    pub fn restore(&mut self, code: &Code, list: &[Reg], saved: &Saved, mask: u32) {
+        for ((reg, value), was) in list.iter().zip(&saved.values).zip(&saved.written) {
+            if reg.is_pred() {
+                let bits = (0..32).fold(0, |all, lane| all | (value[lane] as u32 & 1) << lane);
+                self.set_pred(*reg, bits, mask);
+            } else {
+                self.set_any(*reg, value, mask);
+            }
+            let written = &mut self.written[Registers::slot(code, *reg)];
+            *written = (*written & !mask) | (was & mask);
+        }
+    }
+
+    /// Lanes of registers count as never written.
+    pub fn forget(&mut self, code: &Code, list: &[Reg], mask: u32) {
+        for reg in list {
+            self.written[Registers::slot(code, *reg)] &= !mask;
+        }
+    }
+
+    /// Sets lanes of a 64-bit register and marks them as written.
+    pub fn set_written(&mut self, code: &Code, reg: Reg, value: u64, mask: u32) {
+        self.set64(reg, &[value; 32], mask);
+        self.written[Registers::slot(code, reg)] |= mask;
     }
 
     /// Whether, per lane, the register was written.

@@ -29,17 +29,17 @@ impl<'m> Worker<'m> {
         let until = warp.executed.saturating_add(turn);
         while warp.executed < until && warp.state == State::Running {
             // The lanes with the smallest place run; those at the same place join.
-            if let Some((pc, mask)) = warp.pending.last().copied()
-                && warp.pc >= pc
+            if let Some((key, mask)) = warp.pending.last().copied()
+                && warp.key(warp.pc) >= key
             {
                 warp.pending.pop();
-                if warp.pc == pc {
+                let now = warp.key(warp.pc);
+                if now == key {
                     warp.mask |= mask;
                 } else {
-                    let (pc_now, mask_now) = (warp.pc, warp.mask);
-                    warp.pc = pc;
-                    warp.mask = mask;
-                    warp.put_aside(pc_now, mask_now);
+                    let mask_now = std::mem::replace(&mut warp.mask, mask);
+                    warp.go(key);
+                    warp.put_aside_key(now, mask_now);
                 }
                 continue;
             }
@@ -102,11 +102,10 @@ impl<'m> Worker<'m> {
     /// The result of the instruction at `pc` is not written: keeps where that began.
     #[cold]
     fn remember_origin(&self, warp: &mut Warp, meta: &Meta, pc: u32, active: u32) {
-        let unwritten = |slot: &&u32| active & !warp.regs.is_written(**slot) != 0;
-        let source = meta.sources.iter().find(unwritten);
-        let origin = source
-            .and_then(|slot| warp.origin.get(slot).copied())
-            .unwrap_or(pc);
+        let origin = match warp.local_origin.take() {
+            Some(stored) => stored,
+            None => warp.source_origin(meta, pc, active),
+        };
         for slot in &meta.destinations {
             // A register that is its own source keeps the older place.
             if !meta.sources.contains(slot) || !warp.origin.contains_key(slot) {
@@ -184,6 +183,14 @@ impl<'m> Worker<'m> {
             }
             Op::BranchIndexed { index, targets } => {
                 self.branch_indexed(warp, *index, targets, active)?;
+                return Ok(ok);
+            }
+            Op::Call { site } => {
+                self.call(warp, *site, active)?;
+                return Ok(ok);
+            }
+            Op::Return => {
+                self.give_back(warp, active);
                 return Ok(ok);
             }
             Op::Exit => {
@@ -284,6 +291,7 @@ impl<'m> Worker<'m> {
                     bytes: *bytes,
                     lanes: *lanes as usize,
                     strong: *strong,
+                    release: false,
                     cached: *cached,
                     addr: *addr,
                 };
@@ -293,6 +301,7 @@ impl<'m> Worker<'m> {
                 space,
                 bytes,
                 strong,
+                release,
                 lanes,
                 s,
                 addr,
@@ -302,6 +311,7 @@ impl<'m> Worker<'m> {
                     bytes: *bytes,
                     lanes: *lanes as usize,
                     strong: *strong,
+                    release: *release,
                     cached: false,
                     addr: *addr,
                 };

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::call::{Frame, KERNEL};
+use super::local::Local;
 use super::machine::{Machine, Site};
 use super::race::Actor;
 use super::registers::{Lanes32, Registers, lanes};
-use crate::ptx::isa::{Code, Special};
+use crate::ptx::isa::{Meta, Special};
 
 /// What a warp is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,10 +45,14 @@ pub(crate) struct Warp {
     /// The lanes that run, and where.
     pub pc: u32,
     pub mask: u32,
-    /// Other groups of lanes, the smallest place last.
-    pub pending: Vec<(u32, u32)>,
+    /// The call that the running lanes are in: see [`super::call`].
+    pub rank: u32,
+    /// Calls that lanes are in.
+    pub frames: Vec<Frame>,
+    /// Other groups of lanes by their keys, the smallest last.
+    pub pending: Vec<(u64, u32)>,
     /// Groups that wait at a barrier which the rest of the warp has not reached.
-    pub parked: Vec<(u32, u32)>,
+    pub parked: Vec<(u64, u32)>,
     /// The barrier that the parked groups wait at.
     pub barrier: u32,
     /// Lanes that have not exited.
@@ -58,6 +64,9 @@ pub(crate) struct Warp {
     pub executed: u64,
     /// Where the unwritten value in a register first came up.
     pub origin: HashMap<u32, u32>,
+    /// The same for what was stored to local memory, by address; and for what was just loaded from there.
+    pub stored_origin: HashMap<u64, u32>,
+    pub local_origin: Option<u32>,
     pub copies: Vec<Copies>,
     pub local: Local,
 }
@@ -69,6 +78,8 @@ impl Warp {
         self.regs.reset(m.code);
         self.state = State::Running;
         self.pc = 0;
+        self.rank = KERNEL;
+        self.frames.clear();
         let threads = (m.threads - index * 32).min(32);
         self.born = if threads == 32 {
             !0
@@ -82,6 +93,8 @@ impl Warp {
         self.interval = 1;
         self.executed = 0;
         self.origin.clear();
+        self.stored_origin.clear();
+        self.local_origin = None;
         self.copies.clear();
         self.local.reset(m.code);
         let block = position(linear, m.grid);
@@ -119,6 +132,16 @@ impl Warp {
         }
     }
 
+    /// Where the first unwritten source of the instruction at `pc` began.
+    pub fn source_origin(&self, meta: &Meta, pc: u32, active: u32) -> u32 {
+        let unwritten = |slot: &&u32| active & !self.regs.is_written(**slot) != 0;
+        // A register that is source and destination is marked already, and may have no origin of its own.
+        let mut sources = meta.sources.iter().filter(unwritten);
+        sources
+            .find_map(|slot| self.origin.get(slot).copied())
+            .unwrap_or(pc)
+    }
+
     /// The site of a lane at the present instruction.
     pub fn site(&self, lane: usize) -> Site {
         Site {
@@ -139,21 +162,38 @@ impl Warp {
         }
     }
 
-    /// Adds a group of lanes that goes on at `pc`.
+    /// The key of a place in the running lanes' call: groups with the smallest run first.
+    #[inline]
+    pub fn key(&self, pc: u32) -> u64 {
+        u64::from(self.rank) << 32 | u64::from(pc)
+    }
+
+    /// Adds a group of lanes that goes on at `pc` of the same call.
     pub fn put_aside(&mut self, pc: u32, mask: u32) {
-        if let Some((_, group)) = self.pending.iter_mut().find(|(at, _)| *at == pc) {
+        self.put_aside_key(self.key(pc), mask);
+    }
+
+    pub fn put_aside_key(&mut self, key: u64, mask: u32) {
+        if let Some((_, group)) = self.pending.iter_mut().find(|(at, _)| *at == key) {
             *group |= mask;
             return;
         }
-        let at = self.pending.partition_point(|(other, _)| *other > pc);
-        self.pending.insert(at, (pc, mask));
+        let at = self.pending.partition_point(|(other, _)| *other > key);
+        self.pending.insert(at, (key, mask));
+    }
+
+    /// Turns to a place.
+    #[inline]
+    pub fn go(&mut self, key: u64) {
+        self.rank = (key >> 32) as u32;
+        self.pc = key as u32;
     }
 
     /// Turns to the lanes with the smallest place; false if there are none to run.
     pub fn take_next(&mut self) -> bool {
         match self.pending.pop() {
-            Some((pc, mask)) => {
-                self.pc = pc;
+            Some((key, mask)) => {
+                self.go(key);
                 self.mask = mask;
                 true
             }
@@ -168,8 +208,8 @@ impl Warp {
     pub fn release(&mut self) {
         self.state = State::Running;
         self.interval += 1;
-        for (pc, mask) in std::mem::take(&mut self.parked) {
-            self.put_aside(pc, mask);
+        for (key, mask) in std::mem::take(&mut self.parked) {
+            self.put_aside_key(key, mask);
         }
         if self.mask == 0 {
             self.take_next();
@@ -185,54 +225,4 @@ pub(crate) fn position(linear: u64, extent: [u32; 3]) -> [u32; 3] {
         (linear / x % y) as u32,
         (linear / x / y) as u32,
     ]
-}
-
-/// Local memory of a warp's lanes, one after the other, made at the first access.
-#[derive(Debug, Default)]
-pub(crate) struct Local {
-    data: Vec<u8>,
-    written: Vec<bool>,
-    bytes: usize,
-}
-
-impl Local {
-    fn reset(&mut self, code: &Code) {
-        self.bytes = code.local_bytes as usize;
-        self.data.clear();
-        self.written.clear();
-    }
-
-    fn make(&mut self) {
-        if self.data.is_empty() {
-            self.data.resize(self.bytes * 32, 0);
-            self.written.resize(self.bytes * 32, false);
-        }
-    }
-
-    /// Bytes per lane.
-    pub fn exists(&self, address: u64, bytes: u32) -> bool {
-        address.saturating_add(u64::from(bytes)) <= self.bytes as u64
-    }
-
-    /// A scalar of up to 8 bytes, and whether all of it was written.
-    pub fn get(&mut self, lane: usize, address: u64, bytes: u32) -> (u64, bool) {
-        self.make();
-        let range = lane * self.bytes + address as usize
-            ..lane * self.bytes + address as usize + bytes as usize;
-        let mut value = [0; 8];
-        value[..bytes as usize].copy_from_slice(&self.data[range.clone()]);
-        (
-            u64::from_le_bytes(value),
-            self.written[range].iter().all(|w| *w),
-        )
-    }
-
-    /// Stores a scalar; storing an unwritten value makes the bytes count as unwritten.
-    pub fn put(&mut self, lane: usize, address: u64, bytes: u32, value: u64, written: bool) {
-        self.make();
-        let range = lane * self.bytes + address as usize
-            ..lane * self.bytes + address as usize + bytes as usize;
-        self.data[range.clone()].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
-        self.written[range].fill(written);
-    }
 }

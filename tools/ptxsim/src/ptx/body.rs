@@ -48,6 +48,19 @@ impl<'a> Parser<'a> {
                             .map_err(|message| (line, message))?;
                     }
                 }
+                Token::Dotted("param") => {
+                    for variable in self.variables()? {
+                        function
+                            .argument(&variable)
+                            .map_err(|message| (line, message))?;
+                    }
+                }
+                Token::Dotted(word @ ("callprototype" | "calltargets")) => {
+                    return Err((
+                        line,
+                        format!(".{word}: indirect calls are not supported, only direct ones"),
+                    ));
+                }
                 Token::Dotted("loc") => loc = self.loc()?,
                 Token::Dotted("pragma") => self.pragma()?,
                 Token::Dotted("branchtargets") => {
@@ -228,6 +241,20 @@ impl<'a> Parser<'a> {
                 }
                 self.expect('}')?;
                 Ok(Operand::Vector(parts))
+            }
+            Token::Mark('(') if depth == 0 => {
+                let mut list = Vec::new();
+                if self.accept(')') {
+                    return Ok(Operand::List(list));
+                }
+                loop {
+                    list.push(self.operand(1)?);
+                    if !self.accept(',') {
+                        break;
+                    }
+                }
+                self.expect(')')?;
+                Ok(Operand::List(list))
             }
             other => Err((
                 line,

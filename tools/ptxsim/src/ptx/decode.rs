@@ -1,6 +1,6 @@
 //! Decoding: modifiers, operands, and the instructions that move data and control.
 
-use super::function::Function;
+use super::function::{Function, Symbol};
 use super::isa::{Addr, Op, Pred, Reg, Special, Ty};
 use super::parse::{Operand, Statement};
 
@@ -244,6 +244,7 @@ impl<'a> Function<'a> {
             });
         }
         match self.symbol(name) {
+            Some(Symbol::Frame(at)) => self.in_frame(at, *offset),
             Some(symbol) => Ok(Addr {
                 base: self.address_constant(symbol, *offset, true)?,
                 offset: 0,
@@ -261,7 +262,11 @@ impl<'a> Function<'a> {
             "ret" | "exit" => {
                 mods.flag("uni");
                 self.count(statement, 0, 0)?;
-                Op::Exit
+                if statement.opcode == "ret" && self.owner.is_some() {
+                    Op::Return
+                } else {
+                    Op::Exit
+                }
             }
             "trap" | "brkpt" => {
                 self.count(statement, 0, 0)?;
@@ -278,7 +283,7 @@ impl<'a> Function<'a> {
             }
             "pmevent" => Op::Nop,
             "mov" => self.mov(statement, &mut mods)?,
-            "call" => return Err("calls are not supported: compile with inlining".into()),
+            "call" => self.call(statement, &mut mods)?,
             _ => match self.decode_arithmetic(statement, &mut mods)? {
                 Some(op) => op,
                 None => match self.decode_conversion(statement, &mut mods)? {
@@ -382,6 +387,9 @@ impl<'a> Function<'a> {
         ) = a
         {
             return Ok(Op::Clock { d });
+        }
+        if let Some(op) = self.frame_address(d, a, ty)? {
+            return Ok(op);
         }
         Ok(Op::Mov {
             d,

@@ -29,10 +29,12 @@ struct Block {
 }
 
 /// Lays the code out, fills `code.insts` and `code.meta`, and estimates the registers per thread.
-pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
+/// `entries`: where the kernel and each function begin in `raw`.
+pub(crate) fn arrange(mut raw: Vec<Raw>, entries: &[usize], code: &mut Code) -> u32 {
     trust_compare_and_swap(&mut raw);
-    let (blocks, block_of) = split(&raw);
-    let layout = weak_topological_order(&blocks);
+    let (blocks, block_of) = split(&raw, entries);
+    let roots: Vec<usize> = entries.iter().map(|at| block_of[*at]).collect();
+    let layout = weak_topological_order(&blocks, &roots);
     let order: Vec<usize> = layout
         .items
         .iter()
@@ -66,6 +68,9 @@ pub(crate) fn arrange(mut raw: Vec<Raw>, code: &mut Code) -> u32 {
             length += (blocks[*index].end - blocks[*index].start) as u32;
         }
         length += u32::from(falls_to(rank).is_some());
+    }
+    for (routine, root) in code.routines.iter_mut().zip(&roots[1..]) {
+        routine.entry = position[&Item::Block(*root)];
     }
     let mut last = (0, 0);
     for (rank, item) in layout.items.iter().enumerate() {
@@ -176,9 +181,9 @@ fn meta(inst: &Inst, line: u32, loc: u32, code: &Code) -> Meta {
 }
 
 /// Splits into basic blocks; also yields the block of each instruction.
-fn split(raw: &[Raw]) -> (Vec<Block>, Vec<usize>) {
+fn split(raw: &[Raw], entries: &[usize]) -> (Vec<Block>, Vec<usize>) {
     let mut leader = vec![false; raw.len()];
-    leader[0] = true;
+    entries.iter().for_each(|at| leader[*at] = true);
     for (at, instruction) in raw.iter().enumerate() {
         let ends = match &instruction.inst.op {
             Op::Bra { to } => {
@@ -189,7 +194,7 @@ fn split(raw: &[Raw]) -> (Vec<Block>, Vec<usize>) {
                 targets.iter().for_each(|to| leader[*to as usize] = true);
                 true
             }
-            Op::Exit | Op::Trap => true,
+            Op::Exit | Op::Return | Op::Trap => true,
             _ => false,
         };
         if ends && at + 1 < raw.len() {
@@ -221,7 +226,7 @@ fn split(raw: &[Raw]) -> (Vec<Block>, Vec<usize>) {
                     successors.extend(targets.iter().map(|to| block_of[*to as usize]));
                     guarded
                 }
-                Op::Exit => guarded,
+                Op::Exit | Op::Return => guarded,
                 _ => true,
             };
             let next = (falls && index + 1 < starts.len()).then_some(index + 1);
@@ -314,22 +319,26 @@ enum Work {
     Latch(usize),
 }
 
-/// Orders the blocks reachable from the first: loops contiguous, edges forward except to loop heads.
-fn weak_topological_order(blocks: &[Block]) -> Layout {
+/// Orders the blocks reachable from each root, one root after the other: loops contiguous, edges forward except to loop
+/// heads.
+fn weak_topological_order(blocks: &[Block], roots: &[usize]) -> Layout {
     let mut reached = vec![false; blocks.len()];
-    let mut work = vec![0];
-    while let Some(node) = work.pop() {
-        if !std::mem::replace(&mut reached[node], true) {
-            work.extend(&blocks[node].successors);
-        }
-    }
-    let all: Vec<usize> = (0..blocks.len()).filter(|node| reached[*node]).collect();
     let mut predecessors = vec![Vec::new(); blocks.len()];
-    for node in &all {
-        blocks[*node]
-            .successors
-            .iter()
-            .for_each(|next| predecessors[*next].push(*node));
+    // Last in, first out: the first root's blocks are ordered first.
+    let mut functions = Vec::new();
+    for root in roots {
+        let mut all = Vec::new();
+        let mut work = vec![*root];
+        while let Some(node) = work.pop() {
+            if !std::mem::replace(&mut reached[node], true) {
+                let next = &blocks[node].successors;
+                next.iter().for_each(|next| predecessors[*next].push(node));
+                work.extend(next);
+                all.push(node);
+            }
+        }
+        all.sort_unstable();
+        functions.insert(0, Work::Blocks(all));
     }
 
     // Each set of nodes still to be ordered is marked with a number of its own.
@@ -340,7 +349,7 @@ fn weak_topological_order(blocks: &[Block]) -> Layout {
         latches: HashMap::new(),
     };
     let mut depth = 0;
-    let mut work = vec![Work::Blocks(all)];
+    let mut work = functions;
     while let Some(next) = work.pop() {
         match next {
             Work::Latch(head) => {

@@ -1,9 +1,11 @@
 //! A kernel body under construction: scopes, registers, constants, variables, labels.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::calls::Callable;
 use super::flow;
-use super::isa::{Code, Inst, Op, Pred, Reg, SharedVar, Special, Ty};
+use super::isa::{Code, Inst, Op, Pred, Reg, Routine, SharedVar, Special, Ty};
 use super::parse::{Fault, Operand, Statement, Variable};
 use crate::module::{Global, Param};
 
@@ -20,6 +22,8 @@ const SLOT_LIMIT: usize = 1 << 16;
 pub(crate) enum Symbol {
     Shared(u32),
     Local(u32),
+    /// In the frame of the function that is decoded.
+    Frame(u32),
     Param(u32),
     Module(usize),
 }
@@ -32,13 +36,17 @@ pub(crate) struct Declared {
 }
 
 #[derive(Default)]
-struct Scope<'a> {
+pub(super) struct Scope<'a> {
     parent: usize,
     /// Exact names, and prefixes of `name<n>` with their count.
     single: HashMap<&'a str, Ty>,
     ranges: HashMap<&'a str, (u32, Ty)>,
     slots: HashMap<&'a str, Declared>,
     symbols: HashMap<String, Symbol>,
+    /// `.param` variables of calls, and their sizes.
+    pub arguments: HashMap<&'a str, (u32, u32)>,
+    /// Where the local variables of the scopes around it end.
+    local_top: u32,
     labels: HashMap<&'a str, u32>,
     tables: HashMap<&'a str, Vec<&'a str>>,
 }
@@ -51,10 +59,19 @@ pub(crate) struct Raw {
 }
 
 pub(crate) struct Function<'a> {
-    scopes: Vec<Scope<'a>>,
-    current: usize,
+    pub(super) scopes: Vec<Scope<'a>>,
+    pub(super) current: usize,
     pub code: Code,
     raw: Vec<Raw>,
+    /// The functions of the module by name, and those called so far, in the order of `code.routines`.
+    pub(super) functions: Rc<HashMap<&'a str, Callable<'a>>>,
+    pub(super) called: Vec<&'a str>,
+    /// Where the kernel and each function begin in `raw`.
+    entries: Vec<usize>,
+    /// The function that is decoded; none for the kernel.
+    pub(super) owner: Option<usize>,
+    /// End of the local variables in scope.
+    local_top: u32,
     /// Branch targets by name, with the scope and line of the branch; `Op::Bra` holds the index until `finish`.
     references: Vec<(usize, &'a str, u32)>,
     constants32: HashMap<u32, Reg>,
@@ -70,25 +87,33 @@ impl<'a> Function<'a> {
         params: &[Param],
         globals: &[Global],
         shared: &[(String, u64, Option<u64>)],
+        functions: &Rc<HashMap<&'a str, Callable<'a>>>,
     ) -> Function<'a> {
         let mut top = Scope::default();
+        let mut kernel = Scope::default();
         for (index, global) in globals.iter().enumerate() {
             top.symbols
                 .insert(global.name.clone(), Symbol::Module(index));
         }
         for param in params {
-            top.symbols
+            kernel
+                .symbols
                 .insert(param.name.clone(), Symbol::Param(param.offset));
         }
         let mut function = Function {
-            scopes: vec![top],
-            current: 0,
+            scopes: vec![top, kernel],
+            current: 1,
             // Predicate 0 is always true, predicate 1 is the carry flag.
             code: Code {
                 preds: 2,
                 ..Code::default()
             },
             raw: Vec::new(),
+            functions: Rc::clone(functions),
+            called: Vec::new(),
+            entries: vec![0],
+            owner: None,
+            local_top: 0,
             references: Vec::new(),
             constants32: HashMap::new(),
             constants64: HashMap::new(),
@@ -115,17 +140,19 @@ impl<'a> Function<'a> {
     pub fn open_scope(&mut self) {
         self.scopes.push(Scope {
             parent: self.current,
+            local_top: self.local_top,
             ..Scope::default()
         });
         self.current = self.scopes.len() - 1;
     }
 
     pub fn close_scope(&mut self) {
+        self.local_top = self.scopes[self.current].local_top;
         self.current = self.scopes[self.current].parent;
     }
 
     /// The present scope and those around it, innermost first.
-    fn chain(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn chain(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
         std::iter::successors(Some(from), |scope| {
             (*scope != 0).then(|| self.scopes[*scope].parent)
         })
@@ -178,20 +205,30 @@ impl<'a> Function<'a> {
         Ok(())
     }
 
-    pub fn local_variable(&mut self, variable: &Variable<'a>) -> Result<(), String> {
+    /// Places a variable in local memory: the kernel's at a fixed address, a function's in its frame.
+    pub fn local_variable(&mut self, variable: &Variable<'a>) -> Result<u32, String> {
         let bytes = variable.bytes.unwrap_or(0);
-        let offset = u64::from(self.code.local_bytes).next_multiple_of(variable.align.max(1));
+        let offset = u64::from(self.local_top).next_multiple_of(variable.align.max(1));
         if bytes > LOCAL_LIMIT || offset + bytes > LOCAL_LIMIT {
             return Err(format!(
                 "{} does not fit into {LOCAL_LIMIT} bytes of local memory",
                 variable.name
             ));
         }
-        self.code.local_bytes = (offset + bytes) as u32;
+        self.local_top = (offset + bytes) as u32;
+        let offset = offset as u32;
+        let (most, symbol) = match self.owner {
+            None => (&mut self.code.local_bytes, Symbol::Local(offset)),
+            Some(routine) => (
+                &mut self.code.routines[routine].frame,
+                Symbol::Frame(offset),
+            ),
+        };
+        *most = (*most).max(self.local_top);
         self.scopes[self.current]
             .symbols
-            .insert(variable.name.to_owned(), Symbol::Local(offset as u32));
-        Ok(())
+            .insert(variable.name.to_owned(), symbol);
+        Ok(offset)
     }
 
     pub fn label(&mut self, name: &'a str) -> Result<(), String> {
@@ -249,6 +286,9 @@ impl<'a> Function<'a> {
         };
         if self.code.narrow.max(self.code.wide).max(self.code.preds) >= SLOT_LIMIT {
             return Err(format!("more than {SLOT_LIMIT} registers of one kind"));
+        }
+        if let Some(routine) = self.owner {
+            self.code.routines[routine].registers.push(reg);
         }
         let declared = Declared {
             reg,
@@ -357,6 +397,9 @@ impl<'a> Function<'a> {
                 return Ok(reg);
             }
             Symbol::Shared(base) | Symbol::Local(base) | Symbol::Param(base) => u64::from(base),
+            Symbol::Frame(_) => {
+                return Err("only mov takes the address of a variable of a function".into());
+            }
             Symbol::Module(index) => {
                 if !wide {
                     return Err("the address of a module variable needs 64 bits".into());
@@ -389,19 +432,64 @@ impl<'a> Function<'a> {
             .ok_or_else(|| (line, format!("label {label} is not defined")))
     }
 
-    /// Resolves labels and orders the code; yields it with the register estimate.
-    pub fn finish(mut self, line: u32) -> Result<(Code, u32), Fault> {
-        // Falling off the end is an exit; labels at the end then have an instruction too.
-        let last = self.raw.last().map_or((line, 0), |raw| (raw.line, raw.loc));
-        let exit = Inst {
-            op: Op::Exit,
+    /// Ends the body of the kernel or of a function: falling off the end is an exit or a return, and labels at the end
+    /// have an instruction too.
+    pub fn end_body(&mut self, line: u32) {
+        let start = self.entries.last().copied().unwrap_or(0);
+        let last = self.raw[start.min(self.raw.len())..].last();
+        let (line, loc) = last.map_or((line, 0), |raw| (raw.line, raw.loc));
+        let op = if self.owner.is_some() {
+            Op::Return
+        } else {
+            Op::Exit
+        };
+        let inst = Inst {
+            op,
             guard: Pred::TRUE,
         };
-        self.raw.push(Raw {
-            inst: exit,
-            line: last.0,
-            loc: last.1,
+        self.raw.push(Raw { inst, line, loc });
+    }
+
+    /// The index of a function among those that the kernel calls; its body is decoded later.
+    pub(super) fn routine(&mut self, name: &'a str) -> usize {
+        if let Some(index) = self.called.iter().position(|called| *called == name) {
+            return index;
+        }
+        self.called.push(name);
+        let base = self.new_wide();
+        self.code.routines.push(Routine {
+            name: name.to_owned(),
+            entry: 0,
+            frame: 0,
+            base,
+            registers: vec![base],
         });
+        self.called.len() - 1
+    }
+
+    /// Begins the body of a called function, in a scope beside the kernel's.
+    pub(super) fn open_function(&mut self, index: usize, callable: &Callable<'a>) {
+        self.entries.push(self.raw.len());
+        self.owner = Some(index);
+        let mut scope = Scope::default();
+        for param in callable.results.iter().chain(&callable.params) {
+            scope
+                .symbols
+                .insert(param.name.clone(), Symbol::Frame(param.offset));
+        }
+        self.local_top = callable.frame;
+        self.code.routines[index].frame = callable.frame;
+        self.scopes.push(scope);
+        self.current = self.scopes.len() - 1;
+    }
+
+    /// Instructions decoded so far.
+    pub(super) fn length(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Resolves labels and orders the code; yields it with the register estimate.
+    pub fn finish(mut self) -> Result<(Code, u32), Fault> {
         let mut raw = std::mem::take(&mut self.raw);
         for instruction in &mut raw {
             match &mut instruction.inst.op {
@@ -430,7 +518,7 @@ impl<'a> Function<'a> {
                 *slot = slot.wrapping_add(dynamic);
             }
         }
-        let estimate = flow::arrange(raw, &mut self.code);
+        let estimate = flow::arrange(raw, &self.entries, &mut self.code);
         Ok((self.code, estimate))
     }
 

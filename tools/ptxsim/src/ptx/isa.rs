@@ -1,187 +1,18 @@
 //! The decoded form that the interpreter runs: registers are dense slots, immediates are slots of a constant
 //! pool, labels are instruction indices, and every modifier is checked.
 
+pub(crate) use super::code::{CallSite, Code, Inst, Meta, Move, Routine, SharedVar, Special};
+pub(crate) use super::modes::{
+    ApproxFn, AtomFn, Bool, Carry, Cmp, CountFn, FloatFn, IntFn, MmaTy, Round, ShflMode, Space,
+    TestKind, VoteMode,
+};
 pub(crate) use super::types::{Pred, Reg, Ty};
-
-/// Integer operations whose operands and result have one type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IntFn {
-    Add,
-    AddSat,
-    Sub,
-    SubSat,
-    MulLo,
-    MulHi,
-    MadLo,
-    MadHi,
-    MadHiSat,
-    Mul24Lo,
-    Mad24Lo,
-    Mul24Hi,
-    Mad24Hi,
-    Sad,
-    Div,
-    Rem,
-    Abs,
-    Neg,
-    Min,
-    Max,
-    And,
-    Or,
-    Xor,
-    Not,
-    Cnot,
-    Shl,
-    Shr,
-    Brev,
-    Bfe,
-    Bfi,
-}
-
-/// Operations that yield an `.u32` from 32 or 64 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CountFn {
-    Popc,
-    Clz,
-    Bfind,
-    BfindShift,
-}
-
-/// Floating-point operations with IEEE results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FloatFn {
-    Add,
-    Sub,
-    Mul,
-    Fma,
-    Div,
-    Rcp,
-    Sqrt,
-    Min,
-    Max,
-    MinNan,
-    MaxNan,
-    Abs,
-    Neg,
-    Copysign,
-    /// `testp`-free relu forms of fma.
-    FmaRelu,
-}
-
-/// Functions that are approximate on a GPU; here correctly rounded through f64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ApproxFn {
-    Ex2,
-    Lg2,
-    Rcp,
-    Rsqrt,
-    Sqrt,
-    Sin,
-    Cos,
-    Tanh,
-    Div,
-}
-
-/// Rounding of a floating-point result or of a conversion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Round {
-    /// To nearest, ties to even.
-    Nearest,
-    /// To nearest, ties away from zero.
-    NearestAway,
-    Zero,
-    Down,
-    Up,
-}
-
-/// Comparisons; the `u` forms are true for NaN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cmp {
-    Eq,
-    Ne,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-    Equ,
-    Neu,
-    Ltu,
-    Leu,
-    Gtu,
-    Geu,
-    Num,
-    Nan,
-}
-
-/// Boolean operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bool {
-    And,
-    Or,
-    Xor,
-}
-
-/// State spaces of loads, stores and atomics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Space {
-    Generic,
-    Global,
-    Const,
-    Shared,
-    Local,
-    Param,
-}
 
 /// Base register (or constant) plus an offset in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Addr {
     pub base: Reg,
     pub offset: i64,
-}
-
-/// Modes of `shfl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ShflMode {
-    Up,
-    Down,
-    Bfly,
-    Idx,
-}
-
-/// Modes of `vote` and `barrier.red`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VoteMode {
-    All,
-    Any,
-    Uni,
-    Ballot,
-    Popc,
-}
-
-/// Operations of `atom`, `red` and `redux`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AtomFn {
-    Add,
-    Min,
-    Max,
-    And,
-    Or,
-    Xor,
-    Exch,
-    Cas,
-    Inc,
-    Dec,
-}
-
-/// Element types of `mma` operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MmaTy {
-    F16,
-    BF16,
-    TF32,
-    F64,
-    S8,
-    U8,
 }
 
 /// `mma.sync`: shape, types and fragments. Unused fragment registers are [`Reg::NONE`].
@@ -214,13 +45,6 @@ pub(crate) enum BarKind {
     },
 }
 
-/// Carry handling of extended-precision integer operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Carry {
-    pub input: bool,
-    pub output: bool,
-}
-
 /// A decoded instruction.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
@@ -236,6 +60,12 @@ pub(crate) enum Op {
         targets: Box<[u32]>,
     },
     Exit,
+    /// Calls a function; what goes where stands in [`Code::calls`].
+    Call {
+        site: u32,
+    },
+    /// Returns from a function.
+    Return,
     Trap,
     Nop,
     Nanosleep,
@@ -435,6 +265,8 @@ pub(crate) enum Op {
         space: Space,
         bytes: u32,
         strong: bool,
+        /// Orders what is before it for the whole device.
+        release: bool,
         lanes: u32,
         s: [Reg; 4],
         addr: Addr,
@@ -443,7 +275,8 @@ pub(crate) enum Op {
         space: Space,
         f: AtomFn,
         ty: Ty,
-        acquire_release: bool,
+        /// Orders what is before it for the whole device.
+        release: bool,
         d: Reg,
         addr: Addr,
         b: Reg,
@@ -519,94 +352,4 @@ pub(crate) enum Op {
     Fence {
         block_only: bool,
     },
-}
-
-/// What `testp` asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TestKind {
-    Finite,
-    Infinite,
-    Number,
-    NotANumber,
-    Normal,
-    Subnormal,
-}
-
-/// A special register that is constant for a thread's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Special {
-    Tid(u8),
-    Ntid(u8),
-    Ctaid(u8),
-    Nctaid(u8),
-    LaneId,
-    WarpId,
-    NWarpId,
-    SmId,
-    NSmId,
-    GridId,
-    LaneMaskEq,
-    LaneMaskLt,
-    LaneMaskLe,
-    LaneMaskGt,
-    LaneMaskGe,
-    DynamicShared,
-    TotalShared,
-}
-
-/// An instruction with its guard.
-#[derive(Debug, Clone)]
-pub(crate) struct Inst {
-    pub op: Op,
-    pub guard: Pred,
-}
-
-/// What the interpreter needs of an instruction only now and then.
-#[derive(Debug, Clone)]
-pub(crate) struct Meta {
-    /// Line in the PTX file.
-    pub line: u32,
-    /// Index into the module's source locations plus 1; 0 for none.
-    pub loc: u32,
-    pub class: &'static str,
-    pub flops: Option<(&'static str, u64)>,
-    /// Written-ness slots of the sources that propagate, of those that must be written, and of the destinations.
-    pub sources: Box<[u32]>,
-    pub observed: Box<[u32]>,
-    pub destinations: Box<[u32]>,
-}
-
-/// A variable in shared memory. The simulator leaves gaps between variables, so that an index just past one is
-/// found; each gap is a multiple of 128 bytes, which keeps every byte in its bank.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedVar {
-    pub name: String,
-    pub offset: u32,
-    pub size: u32,
-}
-
-/// The decoded code of a kernel.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Code {
-    pub insts: Vec<Inst>,
-    pub meta: Vec<Meta>,
-    /// Register slots per bank.
-    pub narrow: usize,
-    pub wide: usize,
-    pub preds: usize,
-    pub constants32: Vec<u32>,
-    pub constants64: Vec<u64>,
-    /// 64-bit constants that are addresses of module variables: constant, variable, addend.
-    pub relocations: Vec<(usize, usize, i64)>,
-    /// Constants that are addresses in dynamic shared memory; empty once the code is finished.
-    pub dynamic_constants: Vec<Reg>,
-    pub specials: Vec<(Special, usize)>,
-    pub shared_vars: Vec<SharedVar>,
-    /// Bytes of shared memory that the kernel declares.
-    pub static_shared: u32,
-    /// Where dynamic shared memory begins, gaps between variables included.
-    pub dynamic_offset: u32,
-    pub local_bytes: u32,
-    /// Results depend on the order of blocks even in a correct kernel (atomics that return, float atomics, ...).
-    pub ordered: bool,
 }

@@ -18,7 +18,13 @@ const SPACES: [(&str, Space); 6] = [
     ("const", Space::Const),
 ];
 
-const SCOPES: [(&str, ()); 4] = [("cta", ()), ("cluster", ()), ("gpu", ()), ("sys", ())];
+/// Scopes, and whether they reach beyond the cluster.
+const SCOPES: [(&str, bool); 4] = [
+    ("cta", false),
+    ("cluster", false),
+    ("gpu", true),
+    ("sys", true),
+];
 
 /// Cache operators and eviction priorities change no result.
 fn cache_hints(mods: &mut Mods<'_>) {
@@ -79,21 +85,22 @@ impl<'a> Function<'a> {
         }))
     }
 
-    /// Takes `.volatile`, `.relaxed`, `.acquire`, `.release` and their scope; whether the access is strong.
-    fn strength(mods: &mut Mods<'_>) -> bool {
+    /// Takes `.volatile`, `.relaxed`, `.acquire`, `.release` and their scope; whether the access is strong, and whether it
+    /// releases to the whole device.
+    fn strength(mods: &mut Mods<'_>) -> (bool, bool) {
         mods.flag("weak");
         let kinds = [
-            ("volatile", true),
-            ("relaxed", true),
-            ("acquire", true),
+            ("volatile", false),
+            ("relaxed", false),
+            ("acquire", false),
             ("release", true),
-            ("mmio", true),
+            ("mmio", false),
         ];
-        let strong = mods.pick(&kinds).is_some();
-        if strong {
-            mods.pick(&SCOPES);
-        }
-        strong
+        let Some(release) = mods.pick(&kinds) else {
+            return (false, false);
+        };
+        let device = mods.pick(&SCOPES).unwrap_or(true);
+        (true, release && device)
     }
 
     fn lanes(mods: &mut Mods<'_>) -> usize {
@@ -111,7 +118,7 @@ impl<'a> Function<'a> {
     }
 
     fn load(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
-        let strong = Self::strength(mods);
+        let (strong, _) = Self::strength(mods);
         let space = mods.pick(&SPACES).unwrap_or(Space::Generic);
         let cached = mods.flag("nc") || s.opcode == "ldu";
         cache_hints(mods);
@@ -131,6 +138,7 @@ impl<'a> Function<'a> {
             *reg = self.destination(part, ty, Fit::Wider)?;
         }
         let addr = self.address(&operands[1])?;
+        let space = self.param_space(space, &operands[1]);
         Ok(Op::Ld {
             space,
             cached,
@@ -144,16 +152,17 @@ impl<'a> Function<'a> {
     }
 
     fn store(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
-        let strong = Self::strength(mods);
+        let (strong, release) = Self::strength(mods);
         let space = mods.pick(&SPACES).unwrap_or(Space::Generic);
-        if matches!(space, Space::Param | Space::Const) {
-            return Err("parameters and constants cannot be stored to".into());
-        }
         cache_hints(mods);
         let hint = mods.flag("L2::cache_hint");
         let lanes = Self::lanes(mods);
         let ty = Self::memory_type(mods, lanes)?;
         let operands = self.count(s, 2, 2 + usize::from(hint))?;
+        let space = self.param_space(space, &operands[0]);
+        if matches!(space, Space::Param | Space::Const) {
+            return Err("parameters and constants cannot be stored to".into());
+        }
         let parts = Self::parts(&operands[1]);
         if parts.len() != lanes {
             return Err(format!("{lanes} sources are needed, not {}", parts.len()));
@@ -167,6 +176,7 @@ impl<'a> Function<'a> {
             space,
             bytes: ty.bytes(),
             strong,
+            release,
             lanes: lanes as u32,
             s: values,
             addr,
@@ -176,12 +186,12 @@ impl<'a> Function<'a> {
     fn atomic(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
         let kinds = [
             ("relaxed", false),
-            ("acquire", true),
+            ("acquire", false),
             ("release", true),
             ("acq_rel", true),
         ];
-        let acquire_release = mods.pick(&kinds).unwrap_or(false);
-        mods.pick(&SCOPES);
+        let release = mods.pick(&kinds).unwrap_or(false);
+        let device = mods.pick(&SCOPES).unwrap_or(true);
         let space = mods.pick(&SPACES[..3]).unwrap_or(Space::Generic);
         let f = mods.need(
             "an operation",
@@ -235,7 +245,7 @@ impl<'a> Function<'a> {
             space,
             f,
             ty,
-            acquire_release,
+            release: release && device,
             d,
             addr,
             b,

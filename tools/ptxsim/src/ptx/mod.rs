@@ -2,6 +2,8 @@
 
 mod arithmetic;
 mod body;
+mod calls;
+mod code;
 mod convert;
 mod decode;
 mod floats;
@@ -11,6 +13,7 @@ pub(crate) mod isa;
 mod lex;
 mod lines;
 mod memory;
+mod modes;
 mod operands;
 mod parse;
 mod types;

@@ -30,6 +30,7 @@ impl Op {
         };
         match self {
             Op::Jump { .. } | Op::Bra { .. } | Op::Exit | Op::Trap | Op::Nop | Op::Nanosleep => {}
+            Op::Call { .. } | Op::Return => {}
             Op::CpAsyncCommit | Op::CpAsyncWait { .. } | Op::Fence { .. } => {}
             Op::BranchIndexed { index, .. } => see(*index, O),
             Op::Clock { d } | Op::Activemask { d } => see(*d, D),
@@ -205,6 +206,7 @@ impl Op {
             Op::Jump { .. } | Op::Bra { .. } | Op::BranchIndexed { .. } | Op::Exit | Op::Trap => {
                 "control"
             }
+            Op::Call { .. } | Op::Return => "control",
             Op::Nop
             | Op::Nanosleep
             | Op::Clock { .. }

@@ -1,10 +1,12 @@
-//! Module-level syntax: directives, variables, kernels, and the statements of a body.
+//! Module-level syntax: directives, variables, heads of kernels.
 
-use super::function::Function;
-use super::isa::Ty;
+use std::collections::HashMap;
+
+use super::calls::Callable;
+use super::isa::{Code, Ty};
 use super::lex::{Lexeme, Token, lex};
 use super::lines::Lines;
-use crate::module::{Global, GlobalSpace, Kernel, Module, Param, ParseError};
+use crate::module::{Global, GlobalSpace, Kernel, Module, ParseError};
 
 /// Size limit of one variable; a larger one cannot be meant.
 const VARIABLE_LIMIT: u64 = 1 << 32;
@@ -29,6 +31,8 @@ pub(crate) enum Operand<'a> {
     /// `variable + offset`
     Sum(&'a str, i64),
     Vector(Vec<Operand<'a>>),
+    /// Arguments or results of a call.
+    List(Vec<Operand<'a>>),
     /// `d|p`
     Pair(&'a str, &'a str),
     /// `!p`
@@ -56,10 +60,13 @@ pub(crate) struct Variable<'a> {
 pub(crate) struct Parser<'a> {
     lexemes: Vec<Lexeme<'a>>,
     pub(super) at: usize,
-    globals: Vec<Global>,
-    kernels: Vec<Kernel>,
+    pub(super) globals: Vec<Global>,
+    pub(super) kernels: Vec<Kernel>,
+    pub(super) functions: HashMap<&'a str, Callable<'a>>,
+    /// Where the bodies of `kernels` begin.
+    pub(super) bodies: Vec<usize>,
     /// Shared variables declared outside kernels; `.extern` ones have no size.
-    shared: Vec<(String, u64, Option<u64>)>,
+    pub(super) shared: Vec<(String, u64, Option<u64>)>,
     pub(super) lines: Lines,
     target: String,
     version: Option<(u32, u32)>,
@@ -78,12 +85,15 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Module, ParseError> {
         at: 0,
         globals: Vec::new(),
         kernels: Vec::new(),
+        functions: HashMap::new(),
+        bodies: Vec::new(),
         shared: Vec::new(),
         lines: Lines::default(),
         target: String::new(),
         version: None,
     };
     parser.module().map_err(fail)?;
+    parser.decode_bodies().map_err(fail)?;
     let Some(version) = parser.version else {
         return Err(fail((1, "no .version directive: is this PTX?".into())));
     };
@@ -203,13 +213,7 @@ impl<'a> Parser<'a> {
                 Token::Dotted("file") => self.file()?,
                 Token::Dotted("section") => self.section()?,
                 Token::Dotted("pragma") => self.pragma()?,
-                Token::Dotted("func") => {
-                    return Err((
-                        line,
-                        "functions (.func) and calls are not supported: compile with inlining"
-                            .into(),
-                    ));
-                }
+                Token::Dotted("func") => self.function(false)?,
                 other => {
                     return Err((
                         line,
@@ -232,7 +236,8 @@ impl<'a> Parser<'a> {
                 );
                 Ok(())
             }
-            Token::Dotted(word @ ("func" | "global" | "const")) => Err((
+            Token::Dotted("func") => self.function(true),
+            Token::Dotted(word @ ("global" | "const")) => Err((
                 line,
                 format!(".extern .{word} needs linking, which is not supported"),
             )),
@@ -456,79 +461,6 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn params(&mut self) -> Result<(Vec<Param>, u32), Fault> {
-        let mut params: Vec<Param> = Vec::new();
-        let mut end = 0u64;
-        if !self.accept('(') || self.accept(')') {
-            return Ok((params, 0));
-        }
-        loop {
-            let line = self.line();
-            if self.next() != Token::Dotted("param") {
-                return Err((line, "expected .param".into()));
-            }
-            let mut align = None;
-            let ty = loop {
-                match self.next() {
-                    Token::Dotted("align") => align = Some(self.integer()?),
-                    // `.ptr .global .align n` describes what a pointer points to.
-                    Token::Dotted("ptr") => {
-                        while let Token::Dotted(word) = self.peek() {
-                            self.next();
-                            if word == "align" {
-                                self.integer()?;
-                            }
-                        }
-                        break None;
-                    }
-                    Token::Dotted(word) => match Ty::named(word) {
-                        Some(ty) if ty != Ty::Pred => {
-                            if self.peek() == Token::Dotted("ptr") {
-                                align = align.or(Some(u64::from(ty.bytes())));
-                                continue;
-                            }
-                            break Some(ty);
-                        }
-                        _ => return Err((line, format!(".{word} is no type of a parameter"))),
-                    },
-                    other => {
-                        return Err((line, format!("expected a type, found {}", describe(other))));
-                    }
-                }
-            };
-            let element = u64::from(ty.map_or(8, Ty::bytes));
-            let name = self.name("a parameter name")?.to_owned();
-            let mut size = element;
-            if self.accept('[') {
-                size = element.saturating_mul(self.integer()?);
-                self.expect(']')?;
-            }
-            let align = align.unwrap_or(element);
-            if !align.is_power_of_two() || align > 1 << 16 || size > 1 << 16 {
-                return Err((
-                    line,
-                    format!("parameter {name} has an impossible size or alignment"),
-                ));
-            }
-            let offset = end.next_multiple_of(align);
-            end = offset + size;
-            if end > 1 << 16 {
-                return Err((line, "too many parameters".into()));
-            }
-            params.push(Param {
-                name,
-                offset: offset as u32,
-                size: size as u32,
-                align: align as u32,
-            });
-            if !self.accept(',') {
-                break;
-            }
-        }
-        self.expect(')')?;
-        Ok((params, end as u32))
-    }
-
     fn triple(&mut self) -> Result<[u32; 3], Fault> {
         let mut triple = [self.small()?, 1, 1];
         for dimension in &mut triple[1..] {
@@ -566,20 +498,19 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        let mut function = Function::new(&params, &self.globals, &self.shared);
-        self.body(&mut function)?;
-        let (code, register_estimate) = function.finish(start)?;
+        self.bodies.push(self.at);
+        self.skip_body()?;
         self.kernels.push(Kernel {
             name: name.to_owned(),
             params,
             param_bytes,
-            static_shared: code.static_shared,
-            local_bytes: code.local_bytes,
+            static_shared: 0,
+            local_bytes: 0,
             max_ntid,
             required_ntid,
             min_blocks_per_sm: min_blocks,
-            register_estimate,
-            code,
+            register_estimate: 0,
+            code: Code::default(),
         });
         Ok(())
     }

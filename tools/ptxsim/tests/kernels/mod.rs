@@ -1,6 +1,8 @@
 //! What the tests of whole kernels share: the committed PTX, buffers, arguments, schedules.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod planted;
+
 use std::{marker::PhantomData, path::PathBuf, sync::Arc};
 
 use bytemuck::{Pod, Zeroable};

@@ -49,8 +49,8 @@ pub extern "C" fn cuLaunchKernel(
     })
 }
 
-/// Blocks of a cooperative launch run one after the other like any: a kernel that waits for another block by itself does
-/// not end, and is stopped by the instruction limit.
+/// A cooperative launch runs like any: a block that does not end gives way to others, so that a barrier of the whole grid
+/// through memory works.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuLaunchCooperativeKernel(
     function: Handle,
