@@ -161,7 +161,15 @@ impl Op for Resample {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::map("resample_f32", self.0, cx.shapes.inputs[0], cx.shapes.outputs[0]).into())
+        Some(
+            cuda::map(
+                "resample_f32",
+                self.0,
+                cx.shapes.inputs[0],
+                cx.shapes.outputs[0],
+            )
+            .into(),
+        )
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
