@@ -12,7 +12,7 @@ use crate::interp::warp::position;
 use crate::launch::{LaunchConfig, LaunchError, LaunchReport, Loaded};
 use crate::memory::{Memory, SHARED_WINDOW, WINDOW};
 use crate::module::Kernel;
-use crate::ptx::isa::Op;
+use crate::ptx::isa::{Op, Space};
 
 /// Threads per block on every chip.
 const MAX_THREADS: u32 = 1024;
@@ -90,6 +90,20 @@ fn is_fenced(kernel: &Kernel) -> bool {
         )
     });
     fence && kernel.code.ordered
+}
+
+/// Whether warps can wait for each other by shared memory: fences together with atomics that yield values, or strong
+/// loads.
+fn is_fenced_shared(kernel: &Kernel) -> bool {
+    let ops = || kernel.code.insts.iter().map(|inst| &inst.op);
+    let waits = |op: &Op| match op {
+        Op::Atom { space, d, .. } => {
+            matches!(space, Space::Shared | Space::Generic) && !d.is_none()
+        }
+        Op::Ld { space, strong, .. } => *strong && matches!(space, Space::Shared | Space::Generic),
+        _ => false,
+    };
+    ops().any(|op| matches!(op, Op::Fence { .. })) && ops().any(waits)
 }
 
 fn constants(kernel: &Kernel, loaded: &Loaded) -> Constants {
@@ -230,6 +244,7 @@ pub(crate) fn run(
         check: config.check,
         serial,
         fenced: serial && is_fenced(kernel),
+        fenced_shared: is_fenced_shared(kernel),
         instruction_limit: config.instruction_limit,
         launch_limit: config.launch_limit,
         spent: AtomicU64::new(0),

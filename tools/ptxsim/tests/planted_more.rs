@@ -195,6 +195,14 @@ fn lanes_and_warps() {
                 "tile[",
             ),
         ),
+        one(
+            WARPS,
+            "last_warp",
+            whole,
+            &[SharedRace],
+            "part[0] + part[1]",
+        ),
+        one(WARPS, "shared_lock", whole, &[SharedRace], "sum = sum + x"),
     ];
     check(WARPS, &list);
 }

@@ -273,6 +273,11 @@ impl Worker<'_> {
                                 if let Some(fault) = fault {
                                     self.shared_fault(warp, lane, at, Access::Read, fault);
                                 }
+                                if t.strong
+                                    && let Some(clock) = &mut common.order.shared
+                                {
+                                    clock.take_up(warp.index, at);
+                                }
                             }
                             at += 4;
                         }
@@ -545,6 +550,9 @@ impl Worker<'_> {
             );
             if let Some(fault) = fault {
                 self.shared_fault(warp, lane, address, Access::Write, fault);
+            }
+            if atomic && let Some(clock) = &mut common.order.shared {
+                clock.leave(warp.index, address);
             }
         }
         common.shared.put(address, bytes, value);

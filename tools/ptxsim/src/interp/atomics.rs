@@ -146,6 +146,11 @@ impl Worker<'_> {
                         true,
                     );
                 }
+                if !d.is_none()
+                    && let Some(clock) = &mut common.order.shared
+                {
+                    clock.take_up(warp.index, address);
+                }
                 out[lane] = old;
             } else {
                 self.counters.global_atomics += 1;

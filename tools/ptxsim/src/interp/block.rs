@@ -95,7 +95,9 @@ impl Block {
             warp.reset(m, index as u32, linear);
         }
         self.common.shared.reset(m.code, m.dynamic_shared, m.check);
-        self.common.order.reset(m.check && m.fenced);
+        self.common
+            .order
+            .reset(m.check && m.fenced, m.check && m.fenced_shared);
         self.common.barriers.fill(Barrier::default());
         self.random = Random(m.shuffle.unwrap_or(0) ^ linear.wrapping_mul(0xd6e8_feb8_6659_fd93));
         self.turn = 0;

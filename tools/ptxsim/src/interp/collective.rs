@@ -182,8 +182,6 @@ impl Worker<'_> {
         let members = *warp.regs.r32(&self.m.constants, mask);
         self.check_members(warp, active, &members, "__syncwarp");
         warp.interval += 1;
-        if let Some(clock) = &mut common.order.clock {
-            clock.meet(warp.index);
-        }
+        common.order.meet(warp.index);
     }
 }

@@ -15,7 +15,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::Common;
 use super::global::GlobalAccess;
 use super::machine::Worker;
-use super::race::Arrived;
 use super::warp::Warp;
 
 /// Warps of a block at most.
@@ -188,8 +187,9 @@ impl Clock {
         self.ticks[warp]
     }
 
-    /// A barrier of the warps `joined` completed, at which those of `waited` waited and those of `early` only arrived.
-    pub fn barrier(&mut self, joined: u32, waited: u32, early: &[Arrived], warps: usize) {
+    /// A barrier of the warps `joined` completed, at which those of `waited` waited and those of `early` only
+    /// arrived, before the tick given.
+    pub fn barrier(&mut self, joined: u32, waited: u32, early: &[(u32, u32)], warps: usize) {
         let of = |set: u32| (0..warps.min(WARPS)).filter(move |w| set >> w & 1 == 1);
         let mut seen = [0; WARPS];
         let mut ends = [0; WARPS];
@@ -199,9 +199,9 @@ impl Clock {
             for (all, one) in seen.iter_mut().zip(&self.seen[warp]) {
                 *all = (*all).max(*one);
             }
-            let arrived = early.iter().find(|a| a.warp as usize == warp);
+            let arrived = early.iter().find(|(early, _)| *early as usize == warp);
             ends[warp] = match arrived {
-                Some(arrived) => arrived.tick,
+                Some((_, tick)) => *tick,
                 None => self.meet(warp as u32),
             };
             known.join(&self.known[warp]);
@@ -309,6 +309,35 @@ impl Clock {
                     reached > 0 && covers[reached - 1].1.has(access)
                 })
             })
+    }
+}
+
+/// What fences and atomics on shared memory order within a block.
+#[derive(Debug)]
+pub(crate) struct BlockClock {
+    pub clock: Clock,
+    meetings: Meetings,
+}
+
+impl BlockClock {
+    pub fn new() -> BlockClock {
+        BlockClock {
+            clock: Clock::new(),
+            meetings: Meetings::default(),
+        }
+    }
+
+    pub fn leave(&mut self, warp: u32, address: u64) {
+        self.clock.leave(&mut self.meetings, 0, warp, address);
+    }
+
+    pub fn take_up(&mut self, warp: u32, address: u64) {
+        self.clock.take_up(&self.meetings, warp, address);
+    }
+
+    /// Whether the last access of a word is before the warp's present.
+    pub fn orders(&self, warp: u32, access: Option<Stamp>) -> bool {
+        access.is_some_and(|access| self.clock.orders(&self.meetings, 0, warp, access))
     }
 }
 

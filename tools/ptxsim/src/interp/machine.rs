@@ -34,6 +34,8 @@ pub(crate) struct Machine<'m> {
     pub serial: bool,
     /// The kernel orders blocks by fences and atomics, so plain accesses across blocks can be ordered too.
     pub fenced: bool,
+    /// The kernel orders warps by fences and atomics on shared memory.
+    pub fenced_shared: bool,
     pub instruction_limit: u64,
     pub launch_limit: u64,
     /// Instructions executed so far, towards `launch_limit`.

@@ -5,7 +5,7 @@
 //! Within a warp, `bar.warp.sync` (and every barrier) starts a new interval, and two lanes' accesses in one
 //! interval are unordered. A store of the value that is there already is no hazard.
 
-use super::happens::Clock;
+use super::happens::{BlockClock, Clock};
 
 /// What orders the accesses of a block's warps.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Order {
     floor: [u32; 32],
     /// In kernels that order blocks by fences and atomics, what those order.
     pub clock: Option<Box<Clock>>,
+    /// The same within the block, by its shared memory.
+    pub shared: Option<Box<BlockClock>>,
 }
 
 impl Order {
@@ -27,11 +29,13 @@ impl Order {
             seen: vec![[0; 32]; 32],
             floor: [0; 32],
             clock: None,
+            shared: None,
         }
     }
 
-    pub fn reset(&mut self, fenced: bool) {
+    pub fn reset(&mut self, fenced: bool, fenced_shared: bool) {
         self.clock = fenced.then(|| Box::new(Clock::new()));
+        self.shared = fenced_shared.then(|| Box::new(BlockClock::new()));
         self.now = 1;
         self.seen.fill([0; 32]);
         self.floor = [0; 32];
@@ -39,16 +43,34 @@ impl Order {
 
     /// A warp arrives at a barrier and goes on: only what it did until now will be ordered.
     pub fn arrive(&mut self, warp: u32) -> Arrived {
-        let (time, tick) = (self.now, self.clock.as_mut().map_or(0, |c| c.meet(warp)));
+        let arrived = Arrived {
+            warp,
+            time: self.now,
+            tick: self.clock.as_mut().map_or(0, |c| c.meet(warp)),
+            shared_tick: self.shared.as_mut().map_or(0, |s| s.clock.meet(warp)),
+        };
         self.now += 1;
-        Arrived { warp, time, tick }
+        arrived
+    }
+
+    /// The lanes of a warp have met.
+    pub fn meet(&mut self, warp: u32) {
+        let shared = self.shared.as_mut().map(|shared| &mut shared.clock);
+        for clock in self.clock.as_deref_mut().into_iter().chain(shared) {
+            clock.meet(warp);
+        }
     }
 
     /// A barrier completed that the warps of `joined` took part in (waiting or, those of `early`, only arriving), and
     /// that those of `waited` waited at; the block has `warps` warps.
     pub fn barrier(&mut self, joined: u32, waited: u32, early: &[Arrived], warps: usize) {
         if let Some(clock) = &mut self.clock {
-            clock.barrier(joined, waited, early, warps);
+            let early: Vec<_> = early.iter().map(|a| (a.warp, a.tick)).collect();
+            clock.barrier(joined, waited, &early, warps);
+        }
+        if let Some(shared) = &mut self.shared {
+            let early: Vec<_> = early.iter().map(|a| (a.warp, a.shared_tick)).collect();
+            shared.clock.barrier(joined, waited, &early, warps);
         }
         self.now += 1;
         let mut merged = [0u32; 32];
@@ -85,8 +107,9 @@ impl Order {
 pub(crate) struct Arrived {
     pub warp: u32,
     time: u32,
-    /// The first tick after it, in kernels that keep a [`Clock`].
-    pub tick: u32,
+    /// The first tick after it on either clock.
+    tick: u32,
+    shared_tick: u32,
 }
 
 /// Who accesses.

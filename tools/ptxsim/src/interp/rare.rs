@@ -272,7 +272,14 @@ impl<'m> Worker<'m> {
                 a,
                 mask,
             } => self.redux(warp, *f, *signed, *d, *a, *mask, active),
-            Op::Fence { block_only: false } => self.fence(common, warp, active),
+            Op::Fence { block_only } => {
+                if let Some(shared) = &mut common.order.shared {
+                    shared.clock.fence(warp.index, active, warp.live);
+                }
+                if !block_only {
+                    self.fence(common, warp, active);
+                }
+            }
             // Everything else is handled in `step`, or does nothing.
             _ => {}
         }

@@ -1,6 +1,9 @@
 //! Shared memory of a block: bytes, which of them exist and were written, and the race cells.
 
-use super::race::{Actor, Cell, Hazard, Order};
+use std::collections::HashMap;
+
+use super::happens::Stamp;
+use super::race::{Actor, Cell, Hazard, HazardKind, Order};
 use crate::ptx::isa::{Code, SharedVar};
 
 /// Low four bits: bytes of the word that something wrote; high four: bytes that belong to a variable.
@@ -15,6 +18,8 @@ pub(crate) struct Shared {
     byte_cells: Vec<Cell>,
     /// `cp.async` copies on their way to each word.
     in_flight: Vec<u16>,
+    /// Last read and last write of each word, in kernels that order warps by fences and atomics.
+    stamps: HashMap<u64, [Option<Stamp>; 2]>,
     bytes: u32,
     check: bool,
 }
@@ -48,6 +53,7 @@ impl Shared {
             }
         }
         self.in_flight.clear();
+        self.stamps.clear();
         self.byte_cells.clear();
         self.cells.clear();
         if check {
@@ -118,6 +124,32 @@ impl Shared {
         &mut self.byte_cells
     }
 
+    /// Leaves a hazard out that fences and atomics order, and keeps who accessed the word.
+    fn ordered(
+        &mut self,
+        hazard: Option<Hazard>,
+        address: u64,
+        who: Actor,
+        order: &Order,
+        write: bool,
+    ) -> Option<Hazard> {
+        let Some(clock) = &order.shared else {
+            return hazard;
+        };
+        let stamps = self.stamps.entry(address / 4).or_default();
+        let is_ordered = |hazard: &Hazard| {
+            let wrote = hazard.kind != HazardKind::WriteAfterRead;
+            !hazard.in_warp && clock.orders(who.warp, stamps[usize::from(wrote)])
+        };
+        let hazard = hazard.filter(|hazard| !is_ordered(hazard));
+        // A reader that the present does not know of stays: it is the one to find.
+        let last = stamps[usize::from(write)];
+        if write || last.is_none() || clock.orders(who.warp, last) {
+            stamps[usize::from(write)] = Some(clock.clock.stamp(0, who.warp, who.lane));
+        }
+        hazard
+    }
+
     /// Checks and records a read of one word or less.
     #[inline]
     pub fn note_read(
@@ -150,6 +182,9 @@ impl Shared {
             for cell in &mut self.byte_cells()[at..at + bytes as usize] {
                 hazard = cell.read(who, order, strong).or(hazard);
             }
+        }
+        if order.shared.is_some() && !strong {
+            hazard = self.ordered(hazard, address, who, order, false);
         }
         match hazard {
             Some(hazard) => Some(SharedFault::Race(hazard)),
@@ -195,6 +230,9 @@ impl Shared {
                     .write(who, order, changes, atomic, async_copy)
                     .or(hazard);
             }
+        }
+        if order.shared.is_some() {
+            hazard = self.ordered(hazard, address, who, order, true);
         }
         hazard.map(SharedFault::Race)
     }

@@ -127,3 +127,39 @@ extern "C" __global__ void named_bug(const float *x, float *y) {
         y[i] = tile[i] + tile[i + 32];
     }
 }
+
+// *y = sum of x by the warp that finishes last, told by a counter in shared memory. The bug's fence stands before the store.
+template <bool AFTER> __device__ inline void last_warp(const int *x, int *y) {
+    __shared__ int part[2];
+    __shared__ int done;
+    if (threadIdx.x == 0) done = 0;
+    __syncthreads();
+    int sum = x[threadIdx.x];
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    if (threadIdx.x % 32 == 0) {
+        if (!AFTER) __threadfence_block();
+        part[threadIdx.x / 32] = sum;
+        if (AFTER) __threadfence_block();
+        if (atomicAdd(&done, 1) == 1) *y = part[0] + part[1];
+    }
+}
+extern "C" __global__ void last_warp_ok(const int *x, int *y) { last_warp<true>(x, y); }
+extern "C" __global__ void last_warp_bug(const int *x, int *y) { last_warp<false>(x, y); }
+
+// *y = sum of x[0] and x[32] under a lock in shared memory. The bug gives the lock back without a fence.
+template <bool FENCE> __device__ inline void shared_lock(const int *x, int *y) {
+    __shared__ int lock, sum;
+    if (threadIdx.x == 0) lock = sum = 0;
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) {
+        while (atomicCAS(&lock, 0, 1) != 0) {}
+        __threadfence_block();
+        sum = sum + x[threadIdx.x] + 1;
+        if (FENCE) __threadfence_block();
+        atomicExch(&lock, 0);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) *y = sum;
+}
+extern "C" __global__ void shared_lock_ok(const int *x, int *y) { shared_lock<true>(x, y); }
+extern "C" __global__ void shared_lock_bug(const int *x, int *y) { shared_lock<false>(x, y); }
