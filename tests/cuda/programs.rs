@@ -125,6 +125,8 @@ fn compare_training(want: &Tensors, got: &Tensors, learning_rate: f64, steps: f6
     };
     compare(want, got, |name| match name {
         _ if name.contains(".exp_") => (10.0 * F32, 1e-7),
+        // The mean of what a linear map makes of numbers normalised just before is zero but for rounding.
+        _ if name.ends_with(".running_mean") => (F32, 1e-7),
         _ if noise_only(name) => (F32, 2.0 * learning_rate * steps),
         _ => (F32, 0.0),
     })
