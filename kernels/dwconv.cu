@@ -11,10 +11,11 @@
 // others, which are for stride 1 and 3x3 or 5x5; _x4 copies four channels at once, for a multiple of four.
 //
 // Limit: bytes. 8 an element against 2 k^2 FLOPs (50 for 5x5: 6 FLOPs a byte, half of what an H200 could do), so x has to come from
-// device memory once, and from shared memory seldom. Geometry of the tiled kernels: a lane a channel, a warp a strip of 4 columns and 8 rows,
-// a block up to 4 strips side by side. The block's input with its halo, [8 + k - 1, 4 strips + k - 1, 32], goes to shared memory; a thread walks down
-// its strip with k rows of sums in registers, so one output takes (8 + k - 1) (4 + k - 1) / 32 = 3 reads of shared memory for 25 products.
-// dgrad of stride 1 is the same with the window turned round; wgrad keeps the window in registers instead, over all tiles of a slice.
+// device memory once, and from shared memory seldom. Geometry of the tiled kernels: a lane a channel, a warp a strip of 4 columns and
+// 8 rows, a block up to 4 strips side by side. The block's input with its halo, [8 + k - 1, 4 strips + k - 1, 32], goes to shared memory; a
+// thread walks down its strip with k rows of sums in registers, so one output takes (8 + k - 1) (4 + k - 1) / 32 = 3 reads of shared
+// memory for 25 products. dgrad of stride 1 is the same with the window turned round; wgrad keeps the window's sums in registers
+// instead, over all tiles of a slice.
 
 #include "async.cuh"
 #include "columns.cuh"

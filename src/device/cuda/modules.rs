@@ -19,7 +19,18 @@ macro_rules! modules {
     };
 }
 
-modules!["batch_norm", "binary", "dwconv", "layout", "noise", "reduce", "resample", "squeeze_excite", "state", "unary"];
+modules![
+    "batch_norm",
+    "binary",
+    "dwconv",
+    "layout",
+    "noise",
+    "reduce",
+    "resample",
+    "squeeze_excite",
+    "state",
+    "unary",
+];
 
 /// The PTX of a module.
 pub fn ptx(module: &str) -> Option<&'static str> {
