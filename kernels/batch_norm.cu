@@ -1,5 +1,5 @@
-// Batch normalisation of x[row, c] over its rows, with the activation that follows: z = gamma xhat + beta, xhat = (x - mean) / sqrt(var + eps),
-// y = act(z); in evaluation z = scale x + shift.
+// Batch normalisation of x[row, c] over its rows, with the activation that follows: y = act(z), z = gamma xhat + beta and
+// xhat = (x - mean) / sqrt(var + eps); in evaluation z = scale x + shift.
 //
 //   batch_norm_moments_f32[_x4](x, mean, var, columns)                   of each slice of rows; var is biased
 //   batch_norm_moments_f32_finish[_x4](means, vars, mean, var, columns, rows, slice)         of all slices
@@ -18,8 +18,9 @@
 // with dz = dy act'(z): dbeta = sum dz, dgamma = sum dz xhat, dx = gamma / sqrt(var + eps) (dz - (dbeta + xhat dgamma) / rows);
 // dscale = sum dz x, dshift = sum dz.
 //
-// Limit: bytes. 4 an element for moments, 8 for y, the linear dx and the sums, 12 for dx. Geometry: columns.cuh; sums of few columns are cut
-// into slices of rows, whose partial results a second launch joins. A thread's numbers of its channel are made once for all its rows.
+// Limit: bytes. 4 an element for moments, 8 for y, the linear dx and the sums, 12 for dx. Geometry: columns.cuh; sums of few columns
+// are cut into slices of rows, whose partial results a second launch joins. A thread's numbers of its channel are made once for all its
+// rows.
 
 #include "columns.cuh"
 #include "functions.cuh"

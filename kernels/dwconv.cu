@@ -11,10 +11,11 @@
 // others, which are for stride 1 and 3x3 or 5x5; _x4 copies four channels at once, for a multiple of four.
 //
 // Limit: bytes. 8 an element against 2 k^2 FLOPs (50 for 5x5: 6 FLOPs a byte, half of what an H200 could do), so x has to come from
-// device memory once, and from shared memory seldom. Geometry of the tiled kernels: a lane a channel, a warp a strip of 4 columns and 8 rows,
-// a block up to 4 strips side by side. The block's input with its halo, [8 + k - 1, 4 strips + k - 1, 32], goes to shared memory; a thread walks down
-// its strip with k rows of sums in registers, so one output takes (8 + k - 1) (4 + k - 1) / 32 = 3 reads of shared memory for 25 products.
-// dgrad of stride 1 is the same with the window turned round; wgrad keeps the window in registers instead, over all tiles of a slice.
+// device memory once, and from shared memory seldom. Geometry of the tiled kernels: a lane a channel, a warp a strip of 4 columns and
+// 8 rows, a block up to 4 strips side by side. The block's input with its halo, [8 + k - 1, 4 strips + k - 1, 32], goes to shared memory; a
+// thread walks down its strip with k rows of sums in registers, so one output takes (8 + k - 1) (4 + k - 1) / 32 = 3 reads of shared
+// memory for 25 products. dgrad of stride 1 is the same with the window turned round; wgrad keeps the window's sums in registers
+// instead, over all tiles of a slice.
 
 #include "async.cuh"
 #include "columns.cuh"
@@ -121,13 +122,15 @@ __device__ inline void fill(float *in, const float *__restrict__ x, const Tile &
     constexpr unsigned SHARE = LANES / V;
     const unsigned lane = threadIdx.x % SHARE * V, c = tile.c + lane;
     for (unsigned r = 0; r < rows; ++r) {
-        const int iy = static_cast<int>(tile.oy + r) - g.pad;
-        const bool row_inside = iy >= 0 && iy < static_cast<int>(g.h) && c < g.c;
+        // A negative row or column is a large unsigned number, which is not inside either.
+        const unsigned iy = tile.oy + r - g.pad;
+        const bool row_inside = iy < g.h && c < g.c;
+        const float *line = x + static_cast<size_t>(row_inside ? (tile.n * g.h + iy) * g.w * g.c + c : 0);
+        float *to = in + r * columns * LANES + lane;
         for (unsigned j = threadIdx.x / SHARE; j < columns; j += blockDim.x / SHARE) {
-            const int ix = static_cast<int>(tile.ox + j) - g.pad;
-            const bool inside = row_inside && ix >= 0 && ix < static_cast<int>(g.w);
-            const float *from = inside ? x + (((tile.n * g.h + iy) * g.w + ix) * g.c + c) : x;
-            copy_async<4 * V>(in + (r * columns + j) * LANES + lane, from, inside);
+            const unsigned ix = tile.ox + j - g.pad;
+            const bool inside = row_inside && ix < g.w;
+            copy_async<4 * V>(to + j * LANES, line + (inside ? ix * g.c : 0), inside);
         }
     }
     copy_async_commit();
@@ -152,12 +155,16 @@ __device__ inline void convolve(const float *__restrict__ x, const float *__rest
 
     // sums[r % K]: row r of the strip, complete once input row r + K - 1 has been added.
     float sums[K][STRIP];
+    const float *from = in + strip * LANES + lane;
+    const unsigned ox = tile.ox + strip, step = g.ow * g.c;
+    float *to = y + (((tile.n * g.oh + tile.oy) * g.ow + ox) * g.c + c);
 #pragma unroll
     for (int r = 0; r < ROWS + K - 1; ++r) {
         if (r >= rows + K - 1) break;
         float line[STRIP + K - 1];
 #pragma unroll
-        for (int j = 0; j < STRIP + K - 1; ++j) line[j] = in[(r * columns + strip + j) * LANES + lane];
+        for (int j = 0; j < STRIP + K - 1; ++j) line[j] = from[j * LANES];
+        from += columns * LANES;
 #pragma unroll
         for (int j = 0; j < STRIP; ++j) sums[r % K][j] = 0.0f;
         // Output row r - ky takes input row r with row ky of the window.
@@ -170,12 +177,10 @@ __device__ inline void convolve(const float *__restrict__ x, const float *__rest
                 for (int kx = 0; kx < K; ++kx) sums[(r - ky) % K][j] += line[j + kx] * window[ky * K + kx];
         }
         if (r < K - 1) continue;
-        const unsigned oy = tile.oy + r - (K - 1);
 #pragma unroll
-        for (int j = 0; j < STRIP; ++j) {
-            const unsigned ox = tile.ox + strip + j;
-            if (c < g.c && ox < g.ow) y[((tile.n * g.oh + oy) * g.ow + ox) * g.c + c] = sums[(r - (K - 1)) % K][j];
-        }
+        for (int j = 0; j < STRIP; ++j)
+            if (c < g.c && ox + j < g.ow) to[j * g.c] = sums[(r - (K - 1)) % K][j];
+        to += step;
     }
 }
 
@@ -201,17 +206,21 @@ __device__ inline void correlate(const float *__restrict__ x, const float *__res
 
         // outer[r % K]: row r of dy, which meets input rows r .. r + K.
         float outer[K][STRIP];
+        const float *from = in + warp * STRIP * LANES + lane;
+        const float *above = dy + (((tile.n * g.oh + tile.oy) * g.ow + ox) * g.c + c);
 #pragma unroll
         for (int r = 0; r < ROWS + K - 1; ++r) {
             if (r >= rows + K - 1) break;
 #pragma unroll
             for (int j = 0; j < STRIP; ++j) {
                 const bool inside = r < rows && ox + j < g.ow && c < g.c;
-                outer[r % K][j] = inside ? dy[((tile.n * g.oh + tile.oy + r) * g.ow + ox + j) * g.c + c] : 0.0f;
+                outer[r % K][j] = inside ? above[j * g.c] : 0.0f;
             }
+            above += g.ow * g.c;
             float line[STRIP + K - 1];
 #pragma unroll
-            for (int j = 0; j < STRIP + K - 1; ++j) line[j] = in[(r * columns + warp * STRIP + j) * LANES + lane];
+            for (int j = 0; j < STRIP + K - 1; ++j) line[j] = from[j * LANES];
+            from += columns * LANES;
 #pragma unroll
             for (int ky = 0; ky < K; ++ky) {
                 if (r < ky) continue;

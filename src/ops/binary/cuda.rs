@@ -266,7 +266,7 @@ mod tests {
         let of = |small: &[usize]| Sum::new([2, 5, 3, 7].into(), small.into());
         assert_eq!(of(&[7]), Sum::Columns([1, 30, 7]));
         assert_eq!(of(&[2, 1, 1, 7]), Sum::Columns([2, 15, 7]));
-        assert_eq!(of(&[2, 1, 1, 1]), Sum::Rows([1, 2, 1, 1, 105]));
+        assert_eq!(of(&[2, 1, 1, 1]), Sum::Rows([1, 1, 1, 2, 105]));
         assert_eq!(of(&[]), Sum::Rows([1, 1, 1, 1, 210]));
         assert_eq!(of(&[5, 1, 7]), Sum::Rows([2, 5, 3, 7, 1]));
     }

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Kind;
+use super::{Kind, Resample, Transpose};
+use crate::ops::Shapes;
 use crate::program::gpu::GpuLaunch;
 use crate::tensor::Shape;
 
@@ -13,8 +14,16 @@ struct Image {
     extents: [u32; 4],
 }
 
+pub(super) fn forward(op: &Resample, shapes: Shapes<'_>) -> GpuLaunch {
+    map("resample_f32", op.0, shapes.inputs[0], shapes.outputs[0])
+}
+
+pub(super) fn transpose(op: &Transpose) -> GpuLaunch {
+    map("resample_dgrad_f32", op.kind, op.image, op.image)
+}
+
 /// A map of input 0 to `result`, of which `kernel` says the direction; `x` is what is resampled.
-pub(super) fn map(kernel: &str, kind: Kind, x: Shape, result: Shape) -> GpuLaunch {
+fn map(kernel: &str, kind: Kind, x: Shape, result: Shape) -> GpuLaunch {
     let name = match kind {
         Kind::AvgPool => "avg_pool",
         Kind::Nearest => "nearest",

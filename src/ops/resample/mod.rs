@@ -161,15 +161,7 @@ impl Op for Resample {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(
-            cuda::map(
-                "resample_f32",
-                self.0,
-                cx.shapes.inputs[0],
-                cx.shapes.outputs[0],
-            )
-            .into(),
-        )
+        Some(cuda::forward(self, cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -214,7 +206,7 @@ impl Op for Transpose {
     }
 
     fn cuda(&self, _: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::map("resample_dgrad_f32", self.kind, self.image, self.image).into())
+        Some(cuda::transpose(self).into())
     }
 
     /// Second derivatives are never asked for.
