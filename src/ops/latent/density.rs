@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cpu;
 use super::gaussian::{Gaussian, Law, check, elements, per_sample};
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -61,6 +62,10 @@ impl Op for LogProb {
         cpu::log_prob(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::log_prob(self, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let op = LogProbGrad {
             law: self.law,
@@ -107,6 +112,10 @@ impl Op for LogProbGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::log_prob_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::log_prob_grad(self, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

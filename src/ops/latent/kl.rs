@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cpu;
 use super::gaussian::{Element, Gaussian, Law, elements, per_sample};
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -95,6 +96,10 @@ impl Op for Divergence {
         cpu::divergence(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::divergence(self.0, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let inputs = [cx.inputs[0], cx.inputs[1], cx.cotangent(0)];
         let op = Arc::new(DivergenceGrad(self.0));
@@ -142,6 +147,10 @@ impl Op for DivergenceGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::divergence_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::divergence_grad(self.0, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

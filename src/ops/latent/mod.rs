@@ -9,12 +9,14 @@
 
 pub mod cases;
 pub(crate) mod cpu;
+pub(in crate::ops) mod cuda;
 mod density;
 pub(crate) mod gaussian;
 mod kl;
 pub(crate) mod lanes;
 mod ratio;
 mod sample;
+pub(in crate::ops) mod samples;
 
 use std::sync::Arc;
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::cuda;
 use super::gaussian::{Element, Gaussian, Law, elements};
 use super::kl::Keep;
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::{Real, cast};
 use crate::tensor::Shape;
@@ -73,6 +75,10 @@ impl Op for LogRatio {
         ratios::<f32, f64>(self.0, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::log_ratio(self.0, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let inputs = [cx.inputs, &[cx.cotangent(0)]].concat();
         let gradients = (cx.recorder).record(Arc::new(LogRatioGrad(self.0)), &inputs, &[]);
@@ -126,6 +132,10 @@ impl Op for LogRatioGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::log_ratio_grad(self.0, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

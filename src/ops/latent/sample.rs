@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cpu;
 use super::gaussian::{Gaussian, Law, check, elements, per_sample};
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -59,6 +60,10 @@ impl Op for Sample {
         cpu::sample(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sample(self, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let op = SampleGrad {
             law: self.law,
@@ -108,6 +113,10 @@ impl Op for SampleGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::sample_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sample_grad(self, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

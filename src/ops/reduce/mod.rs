@@ -1,6 +1,9 @@
 //! Sums over everything but the batch axis, and over everything: `y[n] = scale * sum_e x[n, e]`, `y = scale * sum x`.
 
 pub mod cases;
+mod columns;
+
+pub(in crate::ops) use columns::Columns;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::device::cpu::sums::row_sums;
