@@ -33,5 +33,27 @@ pub fn cases() -> Vec<Case> {
             },
         ));
     }
+    // From zeros without a gradient a step of size 1 is the noise itself, which has the same bits everywhere.
+    let zeros = |extents: &[usize]| {
+        let x = input(extents).fixed();
+        let count = x.shape.len();
+        x.values(&vec![0.0; count])
+    };
+    let zeros = [
+        zeros(&[7, 3]),
+        zeros(&[5, 401]),
+        zeros(&[2, 31, 31, 3]),
+        zeros(&[0, 4]),
+    ];
+    let scalar = input(Shape::SCALAR).values(&[1.0]).fixed();
+    let alone = [&zeros[..], &[scalar]].concat();
+    cases.push(
+        Case::with_updates("noise alone", alone, zeros.to_vec(), |r, x, s| {
+            let noise = LangevinNoise::Philox { first_stream: 3 };
+            langevin_update(r, s, &x[..4], x[4], noise);
+            Vec::new()
+        })
+        .tolerance(0.0),
+    );
     cases
 }

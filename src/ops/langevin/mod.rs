@@ -4,6 +4,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::noise::first_element;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::ensure_shape;
 use crate::philox;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io, Noise};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -103,6 +105,10 @@ impl Op for Update {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::update(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::update(self, cx.shapes).into())
     }
 
     fn reads_noise(&self) -> bool {

@@ -52,7 +52,7 @@ fn draw(r: &dyn Recorder, law: Law, shape: Shape, stream: u32) -> Var {
 }
 
 /// Elements of one sample: everything but the batch axis.
-fn row_len(shape: Shape) -> usize {
+pub(super) fn row_len(shape: Shape) -> usize {
     shape.dims().iter().skip(1).product()
 }
 
