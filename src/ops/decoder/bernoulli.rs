@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cpu;
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::unary::{Function, sigmoid};
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -73,6 +74,10 @@ impl Op for Bernoulli {
         cpu::bernoulli(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::bernoulli(self, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let inputs = [cx.inputs[0], cx.inputs[1], cx.cotangent(0)];
         let op = Arc::new(BernoulliGrad { crop: self.crop });
@@ -111,6 +116,10 @@ impl Op for BernoulliGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::bernoulli_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::bernoulli_grad(self, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

@@ -7,7 +7,7 @@ use super::{
 use crate::ops::testing::{Case, Input, input};
 use crate::tensor::Shape;
 
-/// One and three colours, odd sizes, samples inside and outside the image's range, every branch of the discretised logistic.
+/// One and three colours, odd and large images, one to twenty components, samples inside and outside the image's range, every branch of the discretised logistic.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for extents in [[2, 3, 5, 6], [3, 1, 1, 2], [2, 32, 32, 6], [0, 2, 2, 2]] {
@@ -42,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         ([2, 5, 7, 3], 2),
         ([2, 32, 32, 1], 2),
         ([1, 2, 2, 1], 1),
+        ([1, 30, 31, 3], 4),
     ] {
         cases.push(Case::new(
             format!("bernoulli {extents:?}, border {crop}"),
@@ -52,7 +53,13 @@ pub fn cases() -> Vec<Case> {
             move |r, x| vec![bernoulli_log_prob(r, x[0], x[1], crop)],
         ));
     }
-    for (extents, bits) in [([2, 3, 5, 30], 8), ([1, 4, 4, 100], 5), ([1, 1, 3, 10], 8)] {
+    for (extents, bits) in [
+        ([2, 3, 5, 30], 8),
+        ([1, 4, 4, 100], 5),
+        ([1, 1, 3, 10], 8),
+        ([2, 9, 9, 10], 8),
+        ([1, 2, 3, 200], 8),
+    ] {
         let shape = Shape::from(extents);
         let logits = input(shape).within(-4.0, 2.0);
         cases.push(Case::new(

@@ -4,13 +4,14 @@
 //! true values before them, `m_G = mean_1 + c_0 y_R`, `m_B = mean_2 + c_1 y_R + c_2 y_G`. Colours are independent given those;
 //! `log_p = logsumexp_k(log_softmax(pi)_k + sum over colours)`, summed over pixels.
 
-use super::cpu;
 use super::logistic::{Bin, Layout, bin};
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::loss::log_sum_exp;
 use crate::ops::{
     ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -140,6 +141,10 @@ impl Op for Dmol {
         cpu::dmol(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dmol(self, cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         assert!(
             !cx.wants[1],
@@ -182,6 +187,10 @@ impl Op for DmolGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::dmol_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dmol_grad(self, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

@@ -3,11 +3,13 @@
 //! A sample takes the component that maximises `pi / t - ln(-ln u)` and the values `mean + exp(log_scale) / t logit(u')`: the
 //! published sampler divides by the temperature `t`. Each colour is clamped to [-1, 1] before it shifts the next.
 
+use super::cuda;
 use super::logistic::{LOG_SCALE_FLOOR, Layout};
 use super::normal::clamp_unit;
 use crate::ensure_shape;
 use crate::ops::loss::log_sum_exp;
 use crate::ops::{ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -86,6 +88,10 @@ impl Op for DmolSample {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dmol_sample(self, cx.shapes).into())
+    }
+
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
         panic!("{} has no gradient", Self::NAME);
     }
@@ -130,6 +136,10 @@ impl Op for DmolMean {
     /// Runs once an image, not once a step: the plain loop will do.
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::dmol_mean(cx.shapes).into())
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {

@@ -7,6 +7,7 @@ mod bernoulli;
 mod bits;
 pub mod cases;
 mod cpu;
+mod cuda;
 mod dmol;
 mod dmol_sample;
 mod logistic;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::cpu;
+use super::{cpu, cuda};
 use crate::ensure_shape;
 use crate::ops::latent::gaussian::{Gaussian, Law, check, elements};
 use crate::ops::unary::Function;
 use crate::ops::{
     ACTIVATION_FLOPS, Backward, Op, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -65,6 +66,10 @@ impl Op for NormalSample {
         cpu::normal_sample(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::normal_sample(cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let inputs = [cx.inputs[0], cx.inputs[1], cx.cotangent(0)];
         let gradients = (cx.recorder).record(Arc::new(NormalSampleGrad), &inputs, &[]);
@@ -113,6 +118,10 @@ impl Op for NormalSampleGrad {
         cpu::normal_sample_grad(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::normal_sample_grad(cx.shapes).into())
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
@@ -148,6 +157,10 @@ impl Op for NormalMean {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::normal_mean(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::normal_mean(cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -190,6 +203,10 @@ impl Op for NormalMeanGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::normal_mean_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::normal_mean_grad(cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.
