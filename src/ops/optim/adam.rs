@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 
-use super::{Piece, arguments, check, correction, update};
+use super::{Piece, arguments, check, correction, cuda, update};
 use crate::device::cpu::simd::{self, Kernel, Simd};
 use crate::device::cpu::slices::{load, store};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -70,8 +71,8 @@ pub(super) struct AdamClip(pub(super) AdamSettings);
 /// The clip alone: outputs from `(g_0 .. g_k, v_0 .. v_k, t)`.
 #[derive(Debug)]
 pub(super) struct ClippedGradients {
-    clip: Clip,
-    beta2: f64,
+    pub(super) clip: Clip,
+    pub(super) beta2: f64,
 }
 
 /// Moves all parameters by one step.
@@ -181,6 +182,10 @@ impl Op for AdamClip {
         });
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::adam_clip(self, cx.shapes).into())
+    }
+
     /// It has no outputs, so nobody asks.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
@@ -225,6 +230,10 @@ impl Op for ClippedGradients {
     /// Nobody is in a hurry to look at gradients.
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::clipped_gradients(self, cx.shapes).into())
     }
 
     /// It looks at gradients; none flows through it.

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use super::{Piece, arguments, check, correction, update};
+use super::{Piece, arguments, check, correction, cuda, update};
 use crate::device::cpu::simd::{self, Kernel, Simd};
 use crate::device::cpu::slices::{load, store};
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -102,6 +103,10 @@ impl Op for Adamax {
             };
             simd::dispatch(isa, kernel);
         });
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::adamax(self, cx.shapes).into())
     }
 
     /// It has no outputs, so nobody asks.

@@ -6,6 +6,7 @@
 mod adam;
 mod adamax;
 pub mod cases;
+mod cuda;
 
 pub use adam::{AdamSettings, Clip, adam_clip, clipped_gradients};
 pub use adamax::{AdamaxSettings, adamax};
