@@ -3,7 +3,7 @@
 use super::data_init;
 use crate::ops::testing::{Case, input};
 
-/// With and without a bias, an offset far above the deviation, two positions only, a matrix.
+/// With and without a bias, an offset far above the deviation, few and many positions, a matrix.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, y) in [
@@ -11,6 +11,8 @@ pub fn cases() -> Vec<Case> {
         ("offset", input([2, 4, 4, 3]).within(50.0, 51.0)),
         ("two positions", input([1, 2, 1, 5])),
         ("matrix", input([9, 4])),
+        ("many positions", input([2, 40, 20, 3]).within(3.0, 5.0)),
+        ("many positions and channels", input([4, 8, 9, 64])),
     ] {
         let channels = input([y.shape.last()]);
         cases.push(Case::with_updates(

@@ -4,11 +4,13 @@
 //! deviation with the unbiased estimator; then `bias = -m / (s + 1e-5)` and `log_weight_norm = -ln(s + 1e-5)`.
 
 pub mod cases;
+mod cuda;
 
 use std::sync::Arc;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -90,6 +92,10 @@ impl Op for DataInit {
                 bias[c] = (-mean / scale) as f32;
             }
         }
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::data_init(cx.shapes))
     }
 
     /// It has no outputs, so nobody asks.

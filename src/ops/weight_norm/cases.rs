@@ -3,7 +3,7 @@
 use super::{normalized, weight_norm};
 use crate::ops::testing::{Case, input};
 
-/// Odd and wide weights, one filter, two weights per filter, masks that hide whole filters, weights of zero.
+/// Odd, wide and long weights, one filter, two weights per filter, masks that hide whole filters, weights of zero.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for extents in [
@@ -12,6 +12,9 @@ pub fn cases() -> Vec<Case> {
         vec![1, 1, 2, 6],
         vec![5, 5, 9],
         vec![4, 150],
+        vec![3, 3, 2, 8],
+        vec![3, 3, 20, 30],
+        vec![2, 40, 128],
     ] {
         let w = input(&extents[..]);
         let log_weight_norm = input([w.shape.last()]);

@@ -6,11 +6,13 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 
 use std::sync::Arc;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -125,6 +127,10 @@ impl Op for WeightNorm {
         cpu::forward(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::forward(self.0, cx.shapes))
+    }
+
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         cpu::workspace(shapes.inputs[0].last())
     }
@@ -192,6 +198,10 @@ impl Op for WeightNormGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::backward(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::backward(self.0, cx.shapes))
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
