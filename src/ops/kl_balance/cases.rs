@@ -16,12 +16,21 @@ pub fn cases() -> Vec<Case> {
             })
             .collect()
     };
+    let many: Vec<Input> = (0..11)
+        .map(|_| input([40]).within(-0.5, 9.0).fixed())
+        .collect();
     let both = |r: &dyn crate::ops::Recorder, x: &[crate::ops::Var]| {
         let (coefficient, kl) = x.split_last().expect("a coefficient");
-        let (balanced, weights) = kl_balance(r, kl, &[1.0, 2.5, 4.0][..kl.len()], *coefficient);
+        let (balanced, weights) =
+            kl_balance(r, kl, &[1.0, 2.5, 4.0].repeat(4)[..kl.len()], *coefficient);
         vec![balanced, weights]
     };
     vec![
+        Case::new(
+            "many groups, balanced",
+            [many, vec![coefficient(0.9)]].concat(),
+            both,
+        ),
         Case::new(
             "three groups, balanced",
             [three(true), vec![coefficient(0.3)]].concat(),

@@ -6,6 +6,7 @@
 
 mod alpha;
 pub mod cases;
+mod cuda;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ pub use alpha::{Alpha, alpha};
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::Io;
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -103,6 +105,10 @@ impl Op for Balance {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::balance(&self.alpha, cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let inputs = [cx.cotangent(0), cx.outputs[1]];
         let gradients = cx.recorder.record(Arc::new(BalanceGrad), &inputs, &[]);
@@ -129,6 +135,10 @@ impl Op for BalanceGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::balance_grad(cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

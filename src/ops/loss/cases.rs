@@ -10,6 +10,7 @@ pub fn cases() -> Vec<Case> {
     for (name, scores) in [
         ("10 classes", input([5, 10])),
         ("one class", input([3, 1])),
+        ("many classes", input([9, 70])),
         ("far apart", input([2, 3]).values(&far)),
         ("nothing", input([0, 4])),
     ] {

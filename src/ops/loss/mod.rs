@@ -3,11 +3,13 @@
 //! `softmax[n, k] = exp(x[n, k]) / sum_j exp(x[n, j])`; `loss[n] = -sum_k target[n, k] ln softmax[n, k]`.
 
 pub mod cases;
+mod cuda;
 
 use super::{
     ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -84,6 +86,10 @@ impl Op for Softmax {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::softmax(cx.shapes).into())
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
             record1(cx.recorder, SoftmaxGrad, &[cx.cotangent(0), cx.outputs[0]])
@@ -123,6 +129,10 @@ impl Op for SoftmaxGrad {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::softmax_grad(cx.shapes).into())
+    }
+
     /// Second derivatives are never asked for.
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![None; cx.inputs.len()]
@@ -159,6 +169,10 @@ impl Op for CrossEntropy {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::cross_entropy(cx.shapes).into())
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -205,6 +219,10 @@ impl Op for CrossEntropyGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::cross_entropy_grad(cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.
