@@ -19,7 +19,18 @@ macro_rules! modules {
     };
 }
 
-modules!["noise", "unary"];
+modules![
+    "data_init",
+    "decoder",
+    "kl_balance",
+    "langevin",
+    "latent",
+    "loss",
+    "noise",
+    "optim",
+    "unary",
+    "weight_norm",
+];
 
 /// The PTX of a module.
 pub fn ptx(module: &str) -> Option<&'static str> {
