@@ -28,6 +28,7 @@ modules![
     "loss",
     "noise",
     "optim",
+    "spectral",
     "unary",
     "weight_norm",
 ];

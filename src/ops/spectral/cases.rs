@@ -47,6 +47,21 @@ pub fn cases() -> Vec<Case> {
         vec![start(30), start(2), start(33)],
         |r, x, u| vec![sigma_sum(r, x, u, 4)],
     ));
+    // Some too large for one block: columns beside a block's threads, fewer and more than them.
+    for iterations in [1, 4] {
+        cases.push(Case::with_updates(
+            format!("large weights, {iterations} iterations"),
+            vec![
+                input([3, 3, 33, 70]).fixed(),
+                input([7, 2]).fixed(),
+                input([60, 300]).fixed(),
+                input([3000, 3]).fixed(),
+                input([40, 256]).fixed(),
+            ],
+            vec![start(70), start(2), start(300), start(3), start(256)],
+            move |r, x, u| vec![sigma_sum(r, x, u, iterations)],
+        ));
+    }
     cases.push(Case::with_updates(
         "zeros",
         vec![input([3, 4]).values(&[0.0; 12]).fixed()],

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::cuda;
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -52,6 +54,10 @@ impl Op for MaxAbsSum {
         self.reference(io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::max_abs_sum(cx.shapes))
+    }
+
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         let mut inputs = vec![cx.cotangent(0)];
         inputs.extend_from_slice(cx.inputs);
@@ -93,6 +99,10 @@ impl Op for MaxAbsSumGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         self.reference(io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::max_abs_sum_grad(cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.

@@ -7,6 +7,7 @@
 
 pub mod cases;
 mod cpu;
+mod cuda;
 mod max_abs;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use max_abs::{max_abs, max_abs_sum};
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
 use crate::ensure_shape;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -124,6 +126,10 @@ impl Op for SigmaSum {
         cpu::sigma_sum(self, io);
     }
 
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sigma_sum(self, cx.shapes))
+    }
+
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         // A vector like each `u`, so that weights can be worked on side by side.
         shapes.updates.iter().map(Shape::len).sum()
@@ -173,6 +179,10 @@ impl Op for SigmaSumGrad {
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
         cpu::sigma_sum_grad(self, io);
+    }
+
+    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+        Some(cuda::sigma_sum_grad(self, cx.shapes).into())
     }
 
     /// Second derivatives are never asked for.
