@@ -6,7 +6,7 @@
 //
 //   spectral_sigma_f32_whole(weights, iterations)        a block does all iterations of a weight: small weights
 //   spectral_sigma_f32_rows(weights, pieces, first)      right, and the sums over the rows of a piece: partial, squares; a block a piece
-//   spectral_sigma_f32_columns(weights, tiles)           left[c] = sum of partial[:, c]; a block 32 columns of a weight
+//   spectral_sigma_f32_columns(weights, tiles)           left[c] = sum of partial[:, c], and that of squares; a block 32 columns of a weight
 //   spectral_sigma_f32_finish(weights)                   u, its copy, v and sigma of a weight; a block a weight
 //   spectral_sigma_dgrad_f32(dsum, pieces)               dw[r, c] = dsum v[r] u[c]; a block a piece of a gradient
 //   max_abs_sum_f32(tensors, largest, count)             largest[i] = max |x_i|; a warp a tensor
@@ -28,7 +28,8 @@ struct Weight {
     const float *w;
     // The state [columns] and its copy for the gradient; right [rows], in the end v.
     float *u, *copy, *right;
-    // left [columns]; partial [pieces, lanes, columns] and squares [pieces], not used by spectral_sigma_f32_whole; sigma, one number.
+    // left [columns]; partial [pieces, lanes, columns], and squares [pieces] with their sum behind them, not used by
+    // spectral_sigma_f32_whole; sigma, one number.
     float *left, *partial, *squares, *sigma;
     unsigned long long rows, columns;
     // Pieces, and rows of each but the last.
@@ -118,9 +119,7 @@ struct Scales {
     float by_right, norm, by_left;
 
     __device__ Scales(const Weight &weight, float *room) {
-        float sum = 0.0f;
-        for (unsigned i = threadIdx.x; i < weight.pieces; i += blockDim.x) sum += weight.squares[i];
-        by_right = inverse(sqrtf(block_sum(sum, room)));
+        by_right = inverse(sqrtf(weight.squares[weight.pieces]));
         norm = by_right * length(weight.left, weight.columns, room);
         by_left = by_right * inverse(norm);
     }
@@ -152,6 +151,7 @@ struct Tile {
 };
 
 extern "C" __global__ void spectral_sigma_f32_columns(const Weight *weights, const Tile *tiles) {
+    __shared__ float room[32];
     __shared__ float part[8][32];
     const Tile tile = tiles[blockIdx.x];
     const Weight weight = weights[tile.weight];
@@ -163,6 +163,12 @@ extern "C" __global__ void spectral_sigma_f32_columns(const Weight *weights, con
         for (unsigned i = threadIdx.x / 32; i < parts; i += 8) sum += weight.partial[i * columns + c];
     }
     part[threadIdx.x / 32][lane] = sum;
+    if (tile.column == 0) {
+        float square = 0.0f;
+        for (unsigned i = threadIdx.x; i < weight.pieces; i += blockDim.x) square += weight.squares[i];
+        square = block_sum(square, room);
+        if (threadIdx.x == 0) weight.squares[weight.pieces] = square;
+    }
     __syncthreads();
     if (threadIdx.x >= 32 || c >= columns) return;
     sum = part[0][lane];

@@ -72,7 +72,7 @@ pub(super) fn sigma_sum(op: &SigmaSum, shapes: Shapes<'_>) -> GpuKernel {
         let (partial, squares) = if small {
             (0, 0)
         } else {
-            (cut.partial(), cut.pieces)
+            (cut.partial(), cut.pieces + 1)
         };
         weights.extend([
             Word::Address(Tensor::Input(i), 0),
