@@ -90,7 +90,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// The plain reference in double precision.
     fn reference_f64(&self, io: &mut Io<'_, f64>);
     /// The launches on a GPU.
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel>;
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel;
 }
 
 /// What a launch costs, counted from its shapes.

@@ -79,10 +79,7 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
     fn cpu(&self, io: &mut Io<'_, f32>);
 
     /// The launches on a GPU, which write what [`Op::reference`] would.
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        let _ = cx;
-        None
-    }
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel;
 
     /// Elements of scratch that [`Op::cpu`] needs; independent of the number of threads.
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -149,7 +146,7 @@ impl<O: Op> Kernel for O {
     fn reference_f64(&self, io: &mut Io<'_, f64>) {
         self.reference::<f64>(io);
     }
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
         Op::cuda(self, cx)
     }
 }

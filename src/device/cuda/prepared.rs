@@ -126,9 +126,7 @@ pub fn gpu_kernel(launch: &Launch, precision: Precision) -> Result<GpuKernel, De
         outputs: &outputs,
         updates: &updates,
     };
-    let kernel = launch.kernel.cuda(GpuContext { shapes, precision });
-    kernel
-        .ok_or_else(|| DeviceError::Failed(format!("{} has no CUDA kernel", launch.kernel.name())))
+    Ok(launch.kernel.cuda(GpuContext { shapes, precision }))
 }
 
 /// Tables as the device reads them, one after the other, and where each begins.

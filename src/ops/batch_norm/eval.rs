@@ -83,8 +83,8 @@ impl Op for Fold {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::fold(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::fold(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -123,8 +123,8 @@ impl Op for FoldGrad {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::fold_dgrad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::fold_dgrad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.
@@ -154,8 +154,8 @@ impl Op for ScaleShift {
         cpu::scale_shift(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::scale_shift(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::scale_shift(self, cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -228,8 +228,8 @@ impl Op for ScaleShiftDgrad {
         cpu::scale_shift_dgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::scale_shift_dgrad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::scale_shift_dgrad(self, cx.shapes).into()
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -281,8 +281,8 @@ impl Op for ScaleShiftSums {
         cpu::scale_shift_sums(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::scale_shift_sums(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::scale_shift_sums(self, cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

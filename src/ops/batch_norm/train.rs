@@ -116,8 +116,8 @@ impl Op for Moments {
         cpu::moments(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::moments(cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::moments(cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -167,8 +167,8 @@ impl Op for Track {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::track(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::track(self, cx.shapes).into()
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
@@ -208,8 +208,8 @@ impl Op for Normalize {
         cpu::normalize(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::normalize(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::normalize(self, cx.shapes).into()
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -280,8 +280,8 @@ impl Op for Sums {
         cpu::sums(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sums(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sums(self, cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -333,8 +333,8 @@ impl Op for Dgrad {
         cpu::dgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dgrad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dgrad(self, cx.shapes).into()
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -142,8 +142,8 @@ impl Op for Binary {
         cpu::binary(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::binary(self.0, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::binary(self.0, cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

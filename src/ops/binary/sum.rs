@@ -69,8 +69,8 @@ impl Op for SumOf {
         cpu::sum_of(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sum_of(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sum_of(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -105,8 +105,8 @@ impl Op for SumTo {
         cpu::sum_to(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sum_to(cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sum_to(cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -139,8 +139,8 @@ impl Op for BroadcastTo {
         cpu::broadcast_to(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::broadcast_to(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::broadcast_to(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

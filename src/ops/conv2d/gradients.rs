@@ -92,8 +92,8 @@ impl Op for Pack {
         cpu::pack(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::pack(self, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::pack(self, cx)
     }
 
     /// Second derivatives are never asked for.
@@ -150,8 +150,8 @@ impl Op for Dgrad {
         cpu::dgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dgrad(self, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dgrad(self, cx)
     }
 
     fn workspace(&self, _: Shapes<'_>) -> usize {
@@ -211,8 +211,8 @@ impl Op for Wgrad {
         cpu::wgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::wgrad(self, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::wgrad(self, cx)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -74,8 +74,8 @@ impl Op for Bernoulli {
         cpu::bernoulli(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::bernoulli(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::bernoulli(self, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -118,8 +118,8 @@ impl Op for BernoulliGrad {
         cpu::bernoulli_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::bernoulli_grad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::bernoulli_grad(self, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

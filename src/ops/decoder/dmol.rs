@@ -141,8 +141,8 @@ impl Op for Dmol {
         cpu::dmol(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dmol(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dmol(self, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -189,8 +189,8 @@ impl Op for DmolGrad {
         cpu::dmol_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dmol_grad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dmol_grad(self, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

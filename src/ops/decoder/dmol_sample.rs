@@ -88,8 +88,8 @@ impl Op for DmolSample {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dmol_sample(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dmol_sample(self, cx.shapes).into()
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
@@ -138,8 +138,8 @@ impl Op for DmolMean {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dmol_mean(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dmol_mean(cx.shapes).into()
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {

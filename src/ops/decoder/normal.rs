@@ -66,8 +66,8 @@ impl Op for NormalSample {
         cpu::normal_sample(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::normal_sample(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::normal_sample(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -118,8 +118,8 @@ impl Op for NormalSampleGrad {
         cpu::normal_sample_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::normal_sample_grad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::normal_sample_grad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.
@@ -159,8 +159,8 @@ impl Op for NormalMean {
         cpu::normal_mean(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::normal_mean(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::normal_mean(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -205,8 +205,8 @@ impl Op for NormalMeanGrad {
         cpu::normal_mean_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::normal_mean_grad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::normal_mean_grad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

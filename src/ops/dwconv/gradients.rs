@@ -53,8 +53,8 @@ impl Op for Dgrad {
         cpu::dgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dgrad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dgrad(self, cx.shapes).into()
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -107,8 +107,8 @@ impl Op for Wgrad {
         cpu::wgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::wgrad(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::wgrad(self, cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

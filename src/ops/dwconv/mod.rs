@@ -91,8 +91,8 @@ impl Op for Fprop {
         cpu::fprop(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::fprop(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::fprop(self, cx.shapes).into()
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

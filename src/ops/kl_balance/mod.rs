@@ -14,7 +14,6 @@ pub use alpha::{Alpha, alpha};
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var};
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::Io;
 use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::real::Real;
@@ -106,8 +105,8 @@ impl Op for Balance {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::balance(&self.alpha, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::balance(&self.alpha, cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -138,8 +137,8 @@ impl Op for BalanceGrad {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::balance_grad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::balance_grad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

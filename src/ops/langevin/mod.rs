@@ -107,8 +107,8 @@ impl Op for Update {
         cpu::update(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::update(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::update(self, cx.shapes).into()
     }
 
     fn reads_noise(&self) -> bool {

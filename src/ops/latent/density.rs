@@ -62,8 +62,8 @@ impl Op for LogProb {
         cpu::log_prob(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::log_prob(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::log_prob(self, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -114,8 +114,8 @@ impl Op for LogProbGrad {
         cpu::log_prob_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::log_prob_grad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::log_prob_grad(self, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

@@ -96,8 +96,8 @@ impl Op for Divergence {
         cpu::divergence(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::divergence(self.0, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::divergence(self.0, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -149,8 +149,8 @@ impl Op for DivergenceGrad {
         cpu::divergence_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::divergence_grad(self.0, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::divergence_grad(self.0, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

@@ -75,8 +75,8 @@ impl Op for LogRatio {
         ratios::<f32, f64>(self.0, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::log_ratio(self.0, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::log_ratio(self.0, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -134,8 +134,8 @@ impl Op for LogRatioGrad {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::log_ratio_grad(self.0, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::log_ratio_grad(self.0, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

@@ -60,8 +60,8 @@ impl Op for Sample {
         cpu::sample(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sample(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sample(self, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -115,8 +115,8 @@ impl Op for SampleGrad {
         cpu::sample_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sample_grad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sample_grad(self, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

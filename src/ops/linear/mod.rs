@@ -93,8 +93,8 @@ impl Op for Fprop {
         cpu::fprop(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::fprop(self.bias, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::fprop(self.bias, cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -146,8 +146,8 @@ impl Op for Dgrad {
         cpu::dgrad(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dgrad(cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dgrad(cx)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -197,8 +197,8 @@ impl Op for Wgrad {
         cpu::wgrad(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::wgrad(cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::wgrad(cx)
     }
 
     /// Second derivatives are never asked for.

@@ -86,8 +86,8 @@ impl Op for Softmax {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::softmax(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::softmax(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -129,8 +129,8 @@ impl Op for SoftmaxGrad {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::softmax_grad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::softmax_grad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.
@@ -171,8 +171,8 @@ impl Op for CrossEntropy {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::cross_entropy(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::cross_entropy(cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -221,8 +221,8 @@ impl Op for CrossEntropyGrad {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::cross_entropy_grad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::cross_entropy_grad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

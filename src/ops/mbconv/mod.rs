@@ -173,8 +173,8 @@ impl Op for Pack {
         cpu::pack(self.0, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::pack(self.0, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::pack(self.0, cx)
     }
 
     /// # Panics
@@ -202,8 +202,8 @@ impl Op for Fprop {
         cpu::fprop(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::fprop(self, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::fprop(self, cx)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -248,8 +248,8 @@ impl Op for Dgrad {
         cpu::dgrad(&self.0, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dgrad(&self.0, cx))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dgrad(&self.0, cx)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {

@@ -99,8 +99,8 @@ impl Op for Draw {
         });
     }
 
-    fn cuda(&self, _: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::draw(self).into())
+    fn cuda(&self, _: GpuContext<'_>) -> GpuKernel {
+        cuda::draw(self).into()
     }
 
     fn reads_noise(&self) -> bool {

@@ -182,8 +182,8 @@ impl Op for AdamClip {
         });
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::adam_clip(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::adam_clip(self, cx.shapes).into()
     }
 
     /// It has no outputs, so nobody asks.
@@ -232,8 +232,8 @@ impl Op for ClippedGradients {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::clipped_gradients(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::clipped_gradients(self, cx.shapes).into()
     }
 
     /// It looks at gradients; none flows through it.

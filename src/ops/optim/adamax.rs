@@ -105,8 +105,8 @@ impl Op for Adamax {
         });
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::adamax(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::adamax(self, cx.shapes).into()
     }
 
     /// It has no outputs, so nobody asks.

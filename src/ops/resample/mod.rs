@@ -160,8 +160,8 @@ impl Op for Resample {
         cpu::forward(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::forward(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::forward(self, cx.shapes).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -205,8 +205,8 @@ impl Op for Transpose {
         cpu::transpose(self, io);
     }
 
-    fn cuda(&self, _: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::transpose(self).into())
+    fn cuda(&self, _: GpuContext<'_>) -> GpuKernel {
+        cuda::transpose(self).into()
     }
 
     /// Second derivatives are never asked for.

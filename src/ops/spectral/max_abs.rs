@@ -54,8 +54,8 @@ impl Op for MaxAbsSum {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::max_abs_sum(cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::max_abs_sum(cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -101,8 +101,8 @@ impl Op for MaxAbsSumGrad {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::max_abs_sum_grad(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::max_abs_sum_grad(cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

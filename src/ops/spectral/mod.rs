@@ -126,8 +126,8 @@ impl Op for SigmaSum {
         cpu::sigma_sum(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sigma_sum(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sigma_sum(self, cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -181,8 +181,8 @@ impl Op for SigmaSumGrad {
         cpu::sigma_sum_grad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::sigma_sum_grad(self, cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::sigma_sum_grad(self, cx.shapes).into()
     }
 
     /// Second derivatives are never asked for.

@@ -67,8 +67,8 @@ impl Op for Dgrad {
         cpu::dgrad(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::dgrad(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::dgrad(self, cx.shapes)
     }
 
     /// Second derivatives are never asked for.

@@ -130,8 +130,8 @@ impl Op for Fprop {
         cpu::fprop(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::fprop(self, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::fprop(self, cx.shapes)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

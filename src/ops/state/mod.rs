@@ -55,8 +55,8 @@ impl Op for Assign {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::assign(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::assign(cx.shapes).into()
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {
@@ -81,8 +81,8 @@ impl Op for StopGradient {
         self.reference(io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::stop_gradient(cx.shapes).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::stop_gradient(cx.shapes).into()
     }
 
     fn grad(&self, _: &Backward<'_>) -> Vec<Option<Var>> {

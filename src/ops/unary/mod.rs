@@ -158,8 +158,8 @@ impl Op for Unary {
         cpu::value(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::value(self.0, cx.shapes.outputs[0].len()).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::value(self.0, cx.shapes.outputs[0].len()).into()
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -203,8 +203,8 @@ impl Op for UnaryGrad {
         cpu::derivative(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::derivative(self.0, cx.shapes.outputs[0].len()).into())
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::derivative(self.0, cx.shapes.outputs[0].len()).into()
     }
 
     /// Second derivatives are never asked for: the energy gradient is a first derivative, and no gradient flows through a chain.

@@ -127,8 +127,8 @@ impl Op for WeightNorm {
         cpu::forward(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::forward(self.0, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::forward(self.0, cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -200,8 +200,8 @@ impl Op for WeightNormGrad {
         cpu::backward(self, io);
     }
 
-    fn cuda(&self, cx: GpuContext<'_>) -> Option<GpuKernel> {
-        Some(cuda::backward(self.0, cx.shapes))
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::backward(self.0, cx.shapes)
     }
 
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
