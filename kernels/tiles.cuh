@@ -4,9 +4,9 @@
 // thread's share of the next K columns of a, or rows of b: next([](int pass, const float *from, bool inside) { ... }).
 //
 // Where the factors are rounded, by counts, for 128x128 tiles and warps of 64x32. Shared memory moves 128 bytes a clock:
-//   bf16 between global and shared memory. Per 16 columns a block reads 8 warps * (64 + 32) * 16 * 2 = 48 KB of fragments and writes
-//     256 * 16 * 2 = 8 KB. Rounded behind a copy of f32 it would be 96 and 16 KB, and twice the instructions (no ldmatrix of
-//     bf16 out of f32). So global -> registers -> shared, the next step's loads in flight during this step's products.
+//   bf16 between global and shared memory. Per 16 columns a block reads 8 warps * (64 + 32) * 16 * 2 = 24 KB of fragments and writes
+//     256 * 16 * 2 = 8 KB. Rounded behind a copy of f32 it would be 48 and 16 KB, and three times the loads (no ldmatrix makes bf16
+//     out of f32). So global -> registers -> shared, the next step's loads in flight during this step's products.
 //   tf32 at the fragments. It is as large as f32, so nothing is saved by an earlier rounding: f32 goes by cp.async straight into
 //     shared memory, three stages deep, without a register in between, and one cvt stands beside each fragment register.
 //   f32 like tf32, without rounding.
