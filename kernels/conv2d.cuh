@@ -115,8 +115,9 @@ struct Window {
             const int4 row = rows[T::ShareA::row(pass)];
             const int y = row.y + dy, x = row.z + dx;
             const bool inside = known && static_cast<unsigned>(y) < walk.h && static_cast<unsigned>(x) < walk.w;
-            // source[image, y, x, channel]
-            visit(pass, inside ? source + (row.x + y * walk.w + x) * walk.channels + channel : source, inside);
+            // source[image, y, x, channel]; unsigned, so that the far rows of no pixel may wrap around
+            const unsigned at = (row.x + static_cast<unsigned>(y) * walk.w + x) * walk.channels + channel;
+            visit(pass, source + (inside ? at : 0), inside);
         }
         channel += T::K;
         wrap();
@@ -139,7 +140,8 @@ struct Rows {
         for (int pass = 0; pass < T::ShareB::PASSES; ++pass) {
             const int at = k + T::ShareB::row(pass);
             const bool inside = at < end && column < columns;
-            visit(pass, inside ? data + row(at) * columns + column : data, inside);
+            const unsigned from = static_cast<unsigned>(row(at)) * columns + column;
+            visit(pass, data + (inside ? from : 0), inside);
         }
         k += T::K;
     }
@@ -199,7 +201,8 @@ struct Patches {
             const int iy = oy * c.stride + dy, ix = ox * c.stride + dx;
             const bool inside = known && p < end && static_cast<unsigned>(iy) < c.h && static_cast<unsigned>(ix) < c.w;
             // x[image, iy, ix, channel]
-            visit(pass, inside ? x + (image + iy * c.w + ix) * c.cin + channel : x, inside);
+            const unsigned at = (image + static_cast<unsigned>(iy) * c.w + ix) * c.cin + channel;
+            visit(pass, x + (inside ? at : 0), inside);
             p += T::ShareA::STEP;
             ox += T::ShareA::STEP;
             while (ox >= c.ow) {

@@ -67,38 +67,56 @@ __device__ inline unsigned round_tf32(float x) {
     return y;
 }
 
-// a[16, 16] at (m, k) of a tile stored [m][k].
-__device__ inline void fragment_a(unsigned (&a)[4], const bf16 *tile, int stride, int m, int k, int lane) {
-    load_matrices(a, &tile[(m + lane % 16) * stride + k + lane / 16 * 8]);
+// A lane's place in the fragments of a tile: computed once, so that the fragment at (m, k) or (k, n) is a constant distance away, which
+// costs no instruction. The overloads tell bf16 from tf32, which lies in memory as f32.
+
+// In the fragments of a stored [m][k].
+__device__ inline const bf16 *lane_of_a(const bf16 *tile, int stride, int lane) { return tile + lane % 16 * stride + lane / 16 * 8; }
+__device__ inline const float *lane_of_a(const float *tile, int stride, int lane) { return tile + lane % 16 * stride + lane / 16 * 4; }
+
+// In the fragments of a stored [k][m].
+__device__ inline const bf16 *lane_of_a_transposed(const bf16 *tile, int stride, int lane) {
+    return tile + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8;
+}
+__device__ inline const float *lane_of_a_transposed(const float *tile, int stride, int lane) {
+    return tile + lane % 4 * stride + lane / 4;
 }
 
-// a[16, 16] at (m, k) of a tile stored [k][m].
-__device__ inline void fragment_a_transposed(unsigned (&a)[4], const bf16 *tile, int stride, int m, int k, int lane) {
-    load_matrices_transposed(a, &tile[(k + lane / 16 * 8 + lane % 8) * stride + m + lane / 8 % 2 * 8]);
-}
+// In the fragments of b stored [k][n].
+__device__ inline const bf16 *lane_of_b(const bf16 *tile, int stride, int lane) { return tile + lane % 16 * stride + lane / 16 * 8; }
+__device__ inline const float *lane_of_b(const float *tile, int stride, int lane) { return tile + lane % 4 * stride + lane / 4; }
 
-// b[16, 8] at (k, n) in b[0..2] and b[16, 8] at (k, n + 8) in b[2..4], of a tile stored [k][n].
-__device__ inline void fragments_b(unsigned (&b)[4], const bf16 *tile, int stride, int k, int n, int lane) {
-    load_matrices_transposed(b, &tile[(k + lane % 16) * stride + n + lane / 16 * 8]);
-}
+// a[16, 16] of bf16.
+__device__ inline void fragment_a(unsigned (&a)[4], const bf16 *at) { load_matrices(a, at); }
 
-// a[16, 8] at (m, k) of a tile stored [m][k]: a row of eight 16-bit elements is four floats, of which each lane gets one.
-__device__ inline void fragment_a(unsigned (&a)[4], const float *tile, int stride, int m, int k, int lane) {
-    load_matrices(a, &tile[(m + lane % 16) * stride + k + lane / 16 * 4]);
+// a[16, 8] of tf32: a row of eight 16-bit elements is four floats, of which each lane gets one.
+__device__ inline void fragment_a(unsigned (&a)[4], const float *at) {
+    load_matrices(a, at);
 #pragma unroll
     for (int r = 0; r < 4; ++r) a[r] = round_tf32(__uint_as_float(a[r]));
 }
 
-// a[16, 8] at (m, k) of a tile stored [k][m].
-__device__ inline void fragment_a_transposed(unsigned (&a)[4], const float *tile, int stride, int m, int k, int lane) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) a[r] = round_tf32(tile[(k + lane % 4 + r / 2 * 4) * stride + m + lane / 4 + r % 2 * 8]);
+// a[16, 16] of bf16 stored [k][m].
+template <int STRIDE>
+__device__ inline void fragment_a_transposed(unsigned (&a)[4], const bf16 *at) {
+    load_matrices_transposed(a, at);
 }
 
-// b[8, 8] at (k, n) of a tile stored [k][n].
-__device__ inline void fragment_b(unsigned (&b)[2], const float *tile, int stride, int k, int n, int lane) {
+// a[16, 8] of tf32 stored [k][m].
+template <int STRIDE>
+__device__ inline void fragment_a_transposed(unsigned (&a)[4], const float *at) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) b[r] = round_tf32(tile[(k + lane % 4 + r * 4) * stride + n + lane / 4]);
+    for (int r = 0; r < 4; ++r) a[r] = round_tf32(at[r / 2 * 4 * STRIDE + r % 2 * 8]);
+}
+
+// Two neighbours b[16, 8] of bf16: the first in b[0..2], the one 8 columns on in b[2..4].
+__device__ inline void fragments_b(unsigned (&b)[4], const bf16 *at) { load_matrices_transposed(b, at); }
+
+// b[8, 8] of tf32.
+template <int STRIDE>
+__device__ inline void fragment_b(unsigned (&b)[2], const float *at) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) b[r] = round_tf32(at[r * 4 * STRIDE]);
 }
 
 // Where the pair c[2 half], c[2 half + 1] of a lane lies in its c[16, 8].

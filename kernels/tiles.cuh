@@ -4,9 +4,9 @@
 // thread's share of the next K columns of a, or rows of b: next([](int pass, const float *from, bool inside) { ... }).
 //
 // Where the factors are rounded, by counts, for 128x128 tiles and warps of 64x32. Shared memory moves 128 bytes a clock:
-//   bf16 between global and shared memory. Per 16 columns a block reads 8 warps * (64 + 32) * 16 * 2 = 48 KB of fragments and writes
-//     256 * 16 * 2 = 8 KB. Rounded behind a copy of f32 it would be 96 and 16 KB, and twice the instructions (no ldmatrix of
-//     bf16 out of f32). So global -> registers -> shared, the next step's loads in flight during this step's products.
+//   bf16 between global and shared memory. Per 16 columns a block reads 8 warps * (64 + 32) * 16 * 2 = 24 KB of fragments and writes
+//     256 * 16 * 2 = 8 KB. Rounded behind a copy of f32 it would be 48 and 16 KB, and three times the loads (no ldmatrix makes bf16
+//     out of f32). So global -> registers -> shared, the next step's loads in flight during this step's products.
 //   tf32 at the fragments. It is as large as f32, so nothing is saved by an earlier rounding: f32 goes by cp.async straight into
 //     shared memory, three stages deep, without a register in between, and one cvt stands beside each fragment register.
 //   f32 like tf32, without rounding.
@@ -127,6 +127,14 @@ struct Ffma {
 
 // What both kinds of mma share: the sums of a warp are WARP_M / 16 x WARP_N / 8 accumulators of 16x8.
 struct TensorCores {
+    // The lane's place in the first fragment of its warp's rows of a.
+    template <class T>
+    static __device__ const typename T::Element *lane_of_warp(const typename T::Element *a) {
+        const int lane = threadIdx.x % 32;
+        if constexpr (T::TRANSPOSED) return lane_of_a_transposed(a + T::warp_m(), T::A_STRIDE, lane);
+        else return lane_of_a(a + T::warp_m() * T::A_STRIDE, T::A_STRIDE, lane);
+    }
+
     template <class T>
     static __device__ void deposit(const float (&sum)[T::SUMS], float *c) {
         const int lane = threadIdx.x % 32;
@@ -147,17 +155,17 @@ struct Tf32 : TensorCores {
     template <class T>
     static __device__ void step(const float *a, const float *b, float (&sum)[T::SUMS]) {
         constexpr int ROWS = T::WARP_M / 16, COLUMNS = T::WARP_N / 8;
-        const int lane = threadIdx.x % 32;
+        const float *lane_a = lane_of_warp<T>(a), *lane_b = lane_of_b(b + T::warp_n(), T::B_STRIDE, threadIdx.x % 32);
 #pragma unroll
         for (int k = 0; k < K; k += 8) {
             unsigned x[ROWS][4], y[COLUMNS][2];
 #pragma unroll
             for (int i = 0; i < ROWS; ++i) {
-                if constexpr (T::TRANSPOSED) fragment_a_transposed(x[i], a, T::A_STRIDE, T::warp_m() + 16 * i, k, lane);
-                else fragment_a(x[i], a, T::A_STRIDE, T::warp_m() + 16 * i, k, lane);
+                if constexpr (T::TRANSPOSED) fragment_a_transposed<T::A_STRIDE>(x[i], lane_a + k * T::A_STRIDE + 16 * i);
+                else fragment_a(x[i], lane_a + 16 * i * T::A_STRIDE + k);
             }
 #pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) fragment_b(y[j], b, T::B_STRIDE, k, T::warp_n() + 8 * j, lane);
+            for (int j = 0; j < COLUMNS; ++j) fragment_b<T::B_STRIDE>(y[j], lane_b + k * T::B_STRIDE + 8 * j);
 #pragma unroll
             for (int i = 0; i < ROWS; ++i)
 #pragma unroll
@@ -173,17 +181,17 @@ struct Bf16 : TensorCores {
     template <class T>
     static __device__ void step(const bf16 *a, const bf16 *b, float (&sum)[T::SUMS]) {
         constexpr int ROWS = T::WARP_M / 16, COLUMNS = T::WARP_N / 8;
-        const int lane = threadIdx.x % 32;
+        const bf16 *lane_a = lane_of_warp<T>(a), *lane_b = lane_of_b(b + T::warp_n(), T::B_STRIDE, threadIdx.x % 32);
 #pragma unroll 1 // the fragments of one pass and the next step's numbers fill the registers
         for (int k = 0; k < K; k += 16) {
             unsigned x[ROWS][4], y[COLUMNS / 2][4];
 #pragma unroll
             for (int i = 0; i < ROWS; ++i) {
-                if constexpr (T::TRANSPOSED) fragment_a_transposed(x[i], a, T::A_STRIDE, T::warp_m() + 16 * i, k, lane);
-                else fragment_a(x[i], a, T::A_STRIDE, T::warp_m() + 16 * i, k, lane);
+                if constexpr (T::TRANSPOSED) fragment_a_transposed<T::A_STRIDE>(x[i], lane_a + k * T::A_STRIDE + 16 * i);
+                else fragment_a(x[i], lane_a + 16 * i * T::A_STRIDE + k);
             }
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 2; ++j) fragments_b(y[j], b, T::B_STRIDE, k, T::warp_n() + 16 * j, lane);
+            for (int j = 0; j < COLUMNS / 2; ++j) fragments_b(y[j], lane_b + k * T::B_STRIDE + 16 * j);
 #pragma unroll
             for (int i = 0; i < ROWS; ++i)
 #pragma unroll

@@ -117,8 +117,8 @@ fn plain() -> Vec<(&'static str, [usize; 4], [usize; 4], Geometry)> {
         ),
         (
             "3x3 in fours",
-            [1, 9, 8, 36],
-            [3, 3, 36, 40],
+            [1, 9, 8, 20],
+            [3, 3, 20, 36],
             Geometry::same(3),
         ),
         (
@@ -206,9 +206,9 @@ pub fn cases() -> Vec<Case> {
             "3x3 in fours, of lip-swish",
             Activation::LipSwish,
             Geometry::same(3),
-            [2, 6, 7, 20],
+            [1, 6, 7, 20],
             [3, 3, 20, 36],
-            [2, 6, 7, 36],
+            [1, 6, 7, 36],
         ),
         (
             "3x3 stride 2 of swish",

@@ -3,10 +3,18 @@
 use super::linear;
 use crate::ops::testing::{Case, input};
 
-/// Odd extents, single rows and columns, with and without bias.
+/// Odd extents, single rows and columns, fours, many rows, with and without bias.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (n, inputs, outputs) in [(3, 5, 7), (1, 17, 1), (16, 1, 3), (2, 67, 33), (0, 4, 5)] {
+    for (n, inputs, outputs) in [
+        (3, 5, 7),
+        (1, 17, 1),
+        (16, 1, 3),
+        (2, 67, 33),
+        (0, 4, 5),
+        (40, 36, 68),
+        (600, 4, 8),
+    ] {
         let tensors = vec![
             input([n, inputs]),
             input([inputs, outputs]),

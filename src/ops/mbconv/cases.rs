@@ -3,8 +3,8 @@
 use super::{MbconvWeights, mbconv_eval};
 use crate::ops::testing::{Case, Input, input};
 
-/// `(x, hidden, co, upsample)`: images smaller than the window, odd channel counts.
-const ROWS: [([usize; 4], usize, usize, bool); 8] = [
+/// `(x, hidden, co, upsample)`: images smaller than the window and larger than a GPU's tile of 8x8, odd channel counts and fours.
+const ROWS: [([usize; 4], usize, usize, bool); 10] = [
     ([2, 7, 5, 3], 6, 3, false),
     ([1, 4, 6, 5], 17, 4, false),
     ([2, 1, 1, 3], 9, 2, false),
@@ -13,6 +13,8 @@ const ROWS: [([usize; 4], usize, usize, bool); 8] = [
     ([2, 3, 5, 4], 12, 3, true),
     ([1, 1, 1, 3], 5, 17, true),
     ([1, 4, 3, 2], 34, 5, true),
+    ([1, 11, 9, 4], 36, 8, false),
+    ([1, 5, 6, 4], 40, 12, true),
 ];
 
 fn tensors(x: [usize; 4], hidden: usize, co: usize) -> Vec<Input> {

@@ -234,3 +234,36 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     ];
     GpuKernel::new(launches, b.workspace)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_weights_lie_one_behind_the_other_on_16_bytes() {
+        for (ci, hidden, co) in [(1, 1, 1), (3, 9, 2), (32, 192, 32), (5, 17, 7)] {
+            let c = Channels {
+                ci,
+                hidden,
+                k: 5,
+                co,
+            };
+            let at = Layout::new(&c);
+            let sections = [
+                (at.w1, ci * hidden),
+                (at.b1, hidden),
+                (at.dw, 25 * hidden),
+                (at.b_dw, hidden),
+                (at.w2, hidden * co),
+                (at.b2, co),
+                (at.w2_transposed, hidden * co),
+                (at.w1_transposed, ci * hidden),
+                (at.len, 0),
+            ];
+            for pair in sections.windows(2) {
+                let [(begin, len), (next, _)] = [pair[0], pair[1]];
+                assert!(begin % 4 == 0 && begin + len <= next, "{c:?}: {pair:?}");
+            }
+        }
+    }
+}
