@@ -36,6 +36,8 @@ struct Walk {
     }
 
     __device__ bool inside() const { return column < columns; }
+    // A column whose numbers can be read by any thread.
+    __device__ unsigned readable() const { return inside() ? column : 0; }
     __device__ unsigned at(unsigned row) const { return base + row * columns; }
     // Whether this thread holds what join_rows has put together.
     __device__ bool leads(const Columns &c) const { return threadIdx.x < c.width && inside(); }
@@ -44,6 +46,15 @@ struct Walk {
         return blockIdx.y * (gridDim.x / c.tiles) * columns + group * columns + column;
     }
 };
+
+// V of the sums, from the first-th on.
+template <int V, int N>
+__device__ inline Pack<V> pack_of(const Sums<N> &sums, int first) {
+    Pack<V> pack;
+#pragma unroll
+    for (int j = 0; j < V; ++j) pack.v[j] = sums.v[first + j];
+    return pack;
+}
 
 // The sums over a thread's rows of what `add(at, sums)` adds. Each BATCH of rows is summed by itself before it joins the rest, which
 // keeps the rounding of long columns down, and its loads are under way together.
@@ -63,20 +74,23 @@ __device__ inline Sums<N> sum_rows(const Walk &walk, Add add) {
     return total;
 }
 
-// y[slice, group, column] = sum over the rows of a slice of x.
+// The sums over the rows of a block's slice of x, in the threads that lead. All threads call.
 template <int V>
-__device__ inline void column_sums(const float *__restrict__ x, float *__restrict__ y, const Columns &c) {
+__device__ inline Pack<V> column_sum(const float *__restrict__ x, const Walk &walk, const Columns &c) {
     __shared__ Sums<V> room[COLUMN_THREADS / 2];
-    const Walk walk(c);
     Sums<V> own = sum_rows<V, 8>(walk, [&](unsigned at, Sums<V> &sums) {
         const Pack<V> pack = load<V>(x, at);
 #pragma unroll
         for (int j = 0; j < V; ++j) sums.v[j] += pack.v[j];
     });
     join_rows(own, c.width, room);
-    if (!walk.leads(c)) return;
-    Pack<V> pack;
-#pragma unroll
-    for (int j = 0; j < V; ++j) pack.v[j] = own.v[j];
-    store<V>(y, walk.partial(c), pack);
+    return pack_of<V>(own, 0);
+}
+
+// y[slice, group, column] = sum over the rows of a slice of x.
+template <int V>
+__device__ inline void column_sums(const float *x, float *y, const Columns &c) {
+    const Walk walk(c);
+    const Pack<V> sum = column_sum<V>(x, walk, c);
+    if (walk.leads(c)) store<V>(y, walk.partial(c), sum);
 }

@@ -53,9 +53,9 @@ struct Sums {
 // Threads of a block that column sums use at most; their tree needs room for half of them.
 #define COLUMN_THREADS 256
 
-// Joins what the threads of each column hold, for a block whose thread t stands at row t / width and column t % width; the threads of row 0 get
-// the whole. All threads call; blockDim.x is a multiple of width and at most COLUMN_THREADS, `room` is COLUMN_THREADS / 2 of S in shared
-// memory. S has `join`, which need not commute: a row always joins a later one.
+// Joins what the threads of each column hold, for a block whose thread t stands at row t / width and column t % width; the threads
+// of row 0 get the whole. All threads call; blockDim.x is a multiple of width and at most COLUMN_THREADS, `room` is COLUMN_THREADS / 2 of S
+// in shared memory. S has `join`, which need not commute: a row always joins a later one.
 template <class S>
 __device__ inline void join_rows(S &own, unsigned width, S *room) {
     for (unsigned rows = blockDim.x / width; rows > 1;) {

@@ -44,7 +44,7 @@ impl Columns {
     pub fn sums(groups: usize, rows: usize, columns: usize) -> Self {
         let whole = Self::whole(groups, rows, columns);
         let wanted = BLOCKS / (whole.blocks_across().max(1));
-        let useful = rows.div_ceil(whole.height() * SUMMED_ROWS);
+        let useful = rows / (whole.height() * SUMMED_ROWS);
         whole.cut(wanted.min(useful))
     }
 
@@ -90,6 +90,11 @@ impl Columns {
 
     fn blocks_across(&self) -> usize {
         self.groups * self.extents.tiles as usize
+    }
+
+    /// Rows of a slice; the last one may have fewer.
+    pub fn slice(&self) -> usize {
+        self.extents.slice as usize
     }
 
     /// Elements of one partial result for all groups and columns.
