@@ -14,8 +14,8 @@ pub use alpha::{Alpha, alpha};
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var};
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::program::Io;
+use crate::program::gpu::{GpuContext, GpuKernel};
 use crate::real::Real;
 use crate::tensor::Shape;
 
