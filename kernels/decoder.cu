@@ -1,5 +1,5 @@
-// Output distributions over images in [0, 1]: Normal samples and means, Bernoulli pixels, a mixture of discretised logistics. The Normal's
-// log-density is in latent.cu. Per element, with mu and sigma from the parameters (gaussian.cuh):
+// Output distributions over images in [0, 1]: Normal samples and means, Bernoulli pixels, a mixture of discretised logistics. The
+// Normal's log-density is in latent.cu. Per element, with mu and sigma from the parameters (gaussian.cuh):
 //
 //   normal_sample      x = clamp(mu + sigma eps, -1, 1) / 2 + 1 / 2; its gradient is zero strictly outside the bounds
 //   normal_mean        mu

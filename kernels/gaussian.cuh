@@ -1,5 +1,6 @@
 // The Normal distribution of one element from the two numbers a network gives for it, as src/ops/latent/gaussian.rs defines it:
-// mu = scl(m), sigma = (exp(scl(s)) + 0.01) temperature with scl(x) = 5 tanh(x / 5), and max(scl(s), -2) in the exponent where there is a floor.
+// mu = scl(m), sigma = (exp(scl(s)) + 0.01) temperature with scl(x) = 5 tanh(x / 5), and max(scl(s), -2) in the exponent where there is
+// a floor.
 //
 // Parameters are [n, .., 2 c], the c means of a position before its c log sigmas; what they describe is [n, .., c].
 #pragma once

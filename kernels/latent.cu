@@ -156,11 +156,7 @@ __device__ inline void channel_sums(float *partial, const Columns &c, const Term
         for (int j = 0; j < V; ++j) sums.v[j] += term(0, at * V + j);
     });
     join_rows(own, c.width, room);
-    if (!walk.leads(c)) return;
-    Pack<V> pack;
-#pragma unroll
-    for (int j = 0; j < V; ++j) pack.v[j] = own.v[j];
-    store<V>(partial, walk.partial(c), pack);
+    if (walk.leads(c)) store<V>(partial, walk.partial(c), pack_of<V>(own, 0));
 }
 
 extern "C" __global__ void normal_kl_f32_samples(const float *q, const float *p, float *kl, double *partial, Samples samples,

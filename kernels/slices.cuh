@@ -1,5 +1,5 @@
-// Sums over all rows of x[row, column] in two launches of one geometry (columns.cuh, one group): the first leaves partial[slice, column], the
-// second, whose blocks each need the whole sum of their columns, adds the slices up again where it uses them.
+// Sums over all rows of x[row, column] in two launches of one geometry (columns.cuh, one group): the first leaves
+// partial[slice, column], the second, whose blocks each need the whole sum of their columns, adds the slices up where it uses them.
 #pragma once
 
 #include "columns.cuh"
@@ -8,12 +8,8 @@
 template <int N, int V>
 __device__ inline void store_slice(float *partial, const Walk &walk, const Columns &c, const Sums<N> &own) {
 #pragma unroll
-    for (int k = 0; k < N / V; ++k) {
-        Pack<V> pack;
-#pragma unroll
-        for (int j = 0; j < V; ++j) pack.v[j] = own.v[k * V + j];
-        store<V>(partial, k * gridDim.y * c.columns + walk.partial(c), pack);
-    }
+    for (int k = 0; k < N / V; ++k)
+        store<V>(partial, k * gridDim.y * c.columns + walk.partial(c), pack_of<V>(own, k * V));
 }
 
 // What the threads of a column hold of its sums over all slices: join_rows makes it whole.

@@ -6,7 +6,8 @@
 //
 //   spectral_sigma_f32_whole(weights, iterations)        a block does all iterations of a weight: small weights
 //   spectral_sigma_f32_rows(weights, pieces, first)      right, and the sums over the rows of a piece: partial, squares; a block a piece
-//   spectral_sigma_f32_columns(weights, tiles)           left[c] = sum of partial[:, c], and that of squares; a block 32 columns of a weight
+//   spectral_sigma_f32_columns(weights, tiles)           left[c] = sum of partial[:, c], and that of squares; a block 32
+//                                                        columns of a weight
 //   spectral_sigma_f32_finish(weights)                   u, its copy, v and sigma of a weight; a block a weight
 //   spectral_sigma_dgrad_f32(dsum, pieces)               dw[r, c] = dsum v[r] u[c]; a block a piece of a gradient
 //   max_abs_sum_f32(tensors, largest, count)             largest[i] = max |x_i|; a warp a tensor

@@ -14,7 +14,7 @@ pub fn cases() -> Vec<Case> {
         vec![4, 150],
         vec![3, 3, 2, 8],
         vec![3, 3, 20, 30],
-        vec![2, 40, 128],
+        vec![2, 64, 128],
     ] {
         let w = input(&extents[..]);
         let log_weight_norm = input([w.shape.last()]);
