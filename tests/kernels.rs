@@ -1,12 +1,18 @@
-//! What the ops' CUDA launches say, held against the committed PTX: no driver is needed.
+//! What the ops' CUDA launches say, for their cases and for the programs of published models at full size, held against the committed
+//! PTX: no driver is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use vaebm::config::Config;
 use vaebm::device::cuda::{gpu_kernel, modules};
+use vaebm::langevin::programs::{Chains, StepNoise};
+use vaebm::nvae::Nvae;
 use vaebm::ops::registry::entries;
 use vaebm::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
-use vaebm::program::{Launch, Slot};
+use vaebm::program::{Launch, Plan, Slot};
+use vaebm::train::vae_programs::NoiseSource;
+use vaebm::train::{ebm_programs, vae_programs};
 
 /// Shared memory that a block may have on every architecture we ship for (compute capability 8.9 has the least).
 const MAX_SHARED: u32 = 99 << 10;
@@ -85,20 +91,56 @@ fn all_kernels() -> BTreeMap<&'static str, BTreeMap<String, Entry>> {
         .collect()
 }
 
-/// Every launch of every case of every op, in every precision, with what planned it.
+/// The steps of both stages of a preset.
+fn programs(preset: &str) -> Vec<Plan> {
+    let config = Config::preset(preset).expect("a preset");
+    let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
+    let chains = Chains {
+        model: model.clone(),
+        ebm: config.ebm.clone(),
+        n: config.train_ebm.batch_size,
+        target: config.train_ebm.target,
+        temperature: 1.0,
+    };
+    let (n, bits) = (config.train_vae.batch_size, config.data.num_x_bits);
+    let vae = vae_programs::train_step(
+        &model,
+        &config.train_vae,
+        bits,
+        n,
+        4,
+        NoiseSource::Streams(0),
+    );
+    let ebm = ebm_programs::train_step(&chains, &config.train_ebm, 4, false);
+    vec![
+        vae.tape.plan("stage1/train"),
+        ebm.tape.plan("stage2/update"),
+        chains.start().plan("stage2/start"),
+        chains
+            .step(StepNoise::Generated, false)
+            .plan("stage2/langevin"),
+        chains.images().plan("stage2/images"),
+    ]
+}
+
+/// Every launch of every case of every op and of published models, in every precision, with what planned it.
 fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel)) {
+    let mut plans = Vec::new();
     for entry in entries() {
         for case in (entry.cases)() {
             for tape in [case.value_tape(), case.gradient_tape()] {
-                let plan = tape.plan(&case.name);
-                for launch in plan.per_version.iter().chain(&plan.per_step) {
-                    for precision in Precision::ALL {
-                        let kernel = gpu_kernel(launch, precision).unwrap_or_else(|e| {
-                            panic!("case `{}` of {}: {e}", case.name, entry.folder)
-                        });
-                        visit(launch, &kernel);
-                    }
-                }
+                plans.push(tape.plan(&format!("case `{}` of {}", case.name, entry.folder)));
+            }
+        }
+    }
+    plans.extend(programs("toy"));
+    plans.extend(programs("cifar10"));
+    for plan in &plans {
+        for launch in plan.per_version.iter().chain(&plan.per_step) {
+            for precision in Precision::ALL {
+                let kernel =
+                    gpu_kernel(launch, precision).unwrap_or_else(|e| panic!("{}: {e}", plan.name));
+                visit(launch, &kernel);
             }
         }
     }
@@ -200,12 +242,12 @@ fn addresses_lie_inside_their_tensors() {
 }
 
 #[test]
-fn every_kernel_is_launched_by_some_case() {
+fn every_kernel_is_launched_by_some_program() {
     let mut used = BTreeSet::from(["noise_advance".to_owned()]);
     every_launch(|_, kernel| used.extend(kernel.launches.iter().map(|l| l.function.clone())));
     let shipped = all_kernels().into_values().flat_map(BTreeMap::into_keys);
     let idle: Vec<String> = shipped.filter(|name| !used.contains(name)).collect();
-    assert!(idle.is_empty(), "no case of any op launches {idle:?}");
+    assert!(idle.is_empty(), "nothing launches {idle:?}");
 }
 
 #[test]
