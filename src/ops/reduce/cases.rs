@@ -12,6 +12,7 @@ pub fn cases() -> Vec<Case> {
         vec![9, 1],
         vec![4],
         vec![2, 40, 50, 9],
+        vec![2, 3, 41, 37],
         vec![2, 0, 3],
     ] {
         let x = input(&extents[..]);
