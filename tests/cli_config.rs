@@ -186,7 +186,7 @@ fn published_presets_name_the_images_that_are_missing() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("error: images"),
+        stderr(&output).contains("cannot read images"),
         "{}",
         stderr(&output)
     );

@@ -52,7 +52,7 @@ fn lives(chains: bool, change: impl FnOnce(&mut Config)) {
         assert!(number(&report, figure).is_finite(), "{report}");
     }
     let cool = ["sample", "run", "--temperature", "0.8"];
-    tiny::succeed(at, &cool);
+    tiny::succeed(at, &[&cool[..], &["--image", "mean"]].concat());
     let (mean, differing) = shown(&out.join("samples/00002.png"));
     assert!(differing > 0, "an even picture");
     tiny::succeed(at, &[&cool[..], &["--image", "sample"]].concat());
@@ -297,6 +297,39 @@ fn batch_norms_are_estimated_anew_for_sampling() {
         std::fs::read(&checkpoint).unwrap(),
         "the run stays as it was"
     );
+}
+
+#[test]
+fn measures_follow_the_settings_of_sampling() {
+    let (folder, out) = prepared(|c| c.data.draws = 200);
+    let at = folder.path();
+    tiny::succeed(at, &["train", "vae", "--config", "tiny.toml"]);
+    tiny::succeed(at, &["train", "ebm", "--vae", "run"]);
+    let measured = |args: &[&str]| {
+        tiny::succeed(
+            at,
+            &[&["eval", "run", "--n", "100", "--valid", "100"], args].concat(),
+        );
+        let text = std::fs::read_to_string(out.join("report.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let plain = measured(&[]);
+    let readjusted = measured(&["--readjust-bn", "20"]);
+    let stretched = measured(&["--pixel-range", "per-image"]);
+    for other in [&readjusted, &stretched] {
+        assert_eq!(plain["data"], other["data"], "data are not sampled");
+        for samples in ["vae", "vaebm"] {
+            assert_ne!(
+                plain[samples]["frechet"], other[samples]["frechet"],
+                "{samples}"
+            );
+        }
+    }
+    assert_eq!(
+        (&readjusted["readjust_bn"], &plain["readjust_bn"]),
+        (&20.into(), &0.into())
+    );
+    assert_eq!(stretched["pixel_range"], "per-image");
 }
 
 /// The published stage 2 starts with one prior batch in training mode; `--readjust-bn 1` does so, and the default does not.

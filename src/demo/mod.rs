@@ -87,6 +87,8 @@ pub fn measure(
         samples,
         classifier_accuracy: comparison.accuracy,
         seed: config.run.seed,
+        pixel_range: config.sample.pixel_range,
+        readjust_bn: config.sample.readjust_bn,
         seconds,
     };
     let picture_path = out.join("samples.png");

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::classifier::{Classifier, Labels, Training};
 use super::quality::{Quality, Yardstick};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, DataSet};
-use crate::data::picture::{GridOptions, Picture};
+use crate::config::{Config, DataSet, PixelRange};
+use crate::data::picture::{Contrast, GridOptions, Picture};
 use crate::data::{Dataset, ImageShape, Splits, read_f32};
 use crate::device::Device;
 use crate::langevin::programs::{Chains, EBM};
@@ -244,9 +244,23 @@ fn samples(
     observer.event(Event::PhaseEnded {
         seconds: clock.elapsed().as_secs_f64(),
     });
-    samples.vae.truncate(count * values);
-    samples.vaebm.truncate(count * values);
+    for images in [&mut samples.vae, &mut samples.vaebm] {
+        images.truncate(count * values);
+        if s.pixel_range == PixelRange::PerImage {
+            stretch(images, values);
+        }
+    }
     Ok(Some(samples))
+}
+
+/// Replaces each image by what the published script saves of it: stretched from its own minimum to its own maximum, in 8 bits.
+fn stretch(images: &mut [f32], values: usize) {
+    for image in images.chunks_exact_mut(values) {
+        let bytes = Contrast::MinMaxPerImage.to_bytes(image);
+        for (value, byte) in image.iter_mut().zip(bytes) {
+            *value = f32::from(byte) / 255.0;
+        }
+    }
 }
 
 /// Data, VAE samples, VAEBM samples from the same noise, and one chain's path, side by side.
@@ -273,4 +287,16 @@ fn picture(config: &Config, held_out: &[f32], samples: &Samples) -> Picture {
         ("VAEBM", grid(&samples.vaebm, SHOWN, 6)),
         ("chain", grid(&samples.path, PATH, 1)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stretch;
+
+    #[test]
+    fn each_image_is_stretched_on_its_own() {
+        let mut images = [0.25, 0.5, 0.75, -1.0, 0.0, 3.0];
+        stretch(&mut images, 3);
+        assert_eq!(images, [0.0, 128.0 / 255.0, 1.0, 0.0, 64.0 / 255.0, 1.0]);
+    }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::quality::Quality;
 use crate::checkpoint::replace_file;
+use crate::config::PixelRange;
 use crate::train::TrainError;
 
 /// Seconds of each phase.
@@ -43,6 +44,10 @@ pub struct Report {
     pub classifier_accuracy: f64,
     /// The run's seed.
     pub seed: u64,
+    /// How samples became pixels before they were measured.
+    pub pixel_range: PixelRange,
+    /// Passes that re-estimated batch norms before sampling.
+    pub readjust_bn: usize,
     /// Seconds of each phase.
     pub seconds: Seconds,
 }
@@ -110,6 +115,15 @@ impl Report {
             self.seed,
             self.seconds.total()
         );
+        if self.pixel_range == PixelRange::PerImage {
+            text += "Each sample was stretched from its own minimum to its own maximum, as the published script saves it.\n";
+        }
+        if self.readjust_bn > 0 {
+            text += &format!(
+                "Batch norms were re-estimated in {} passes of prior samples.\n",
+                self.readjust_bn
+            );
+        }
         text
     }
 
@@ -150,6 +164,8 @@ mod tests {
             samples: 3000,
             classifier_accuracy: 0.99,
             seed: 1,
+            pixel_range: PixelRange::Fixed,
+            readjust_bn: 0,
             seconds: Seconds::default(),
         };
         let text = report.text();
@@ -159,5 +175,17 @@ mod tests {
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(json["vaebm"]["modes"], 890);
         assert!(json["seconds"]["vae"].is_number());
+        assert_eq!(json["pixel_range"], "fixed");
+        assert!(!text.contains("stretched") && !text.contains("re-estimated"));
+        let text = Report {
+            pixel_range: PixelRange::PerImage,
+            readjust_bn: 500,
+            ..report
+        }
+        .text();
+        assert!(
+            text.contains("stretched") && text.contains("500 passes"),
+            "{text}"
+        );
     }
 }

@@ -326,6 +326,7 @@ impl Case {
             false => {
                 test.expect("out.dec_tower.0", &wide);
                 test.expect("in1.dec_tower.0", &[N, l, h, w]);
+                let [_, l, h, w] = self.latents()[1];
                 test.expect("out.dec_sampler.0", &[N, 2 * l, h, w]);
             }
         }

@@ -6,7 +6,7 @@
 //! per filter tap, or one per filter row where a row's taps are contiguous in memory.
 //!
 //! A sum of more than [`MAX_CHAIN`] products is cut into chains of that length, whatever the segments; finished chains are added up in
-//! memory (28 adds and stores for 64 x 28 multiply-adds). The cuts depend on `k` alone, so the blocking of rows and columns changes no
+//! memory (28 adds and stores for 32 x 28 multiply-adds). The cuts depend on `k` alone, so the blocking of rows and columns changes no
 //! bit.
 //!
 //! Sizes: AVX-512 has 32 registers, so 14 x 2 accumulators, 2 for `b` and a broadcast folded into the multiply-add; per `k`
@@ -19,7 +19,7 @@ use super::simd::{Simd, unroll};
 
 /// Products that are added up one after the other in a register at most. A longer sum is a sum of such chains: its rounding error
 /// grows with the length of a chain and the number of chains, not with their product.
-pub const MAX_CHAIN: usize = 64;
+pub const MAX_CHAIN: usize = 32;
 
 /// Offsets, in elements, of one run of `k`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
