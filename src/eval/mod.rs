@@ -4,6 +4,7 @@
 pub mod classifier;
 pub mod compare;
 pub mod frechet;
+pub mod interval;
 pub mod likelihood;
 pub mod modes;
 pub mod quality;
