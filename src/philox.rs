@@ -45,8 +45,10 @@ pub mod streams {
     pub const DATA_STACK: u32 = 0x8000_0003;
     /// Labels and shape variation of the procedural glyph sets.
     pub const DATA_GLYPHS: u32 = 0x8000_0004;
-    /// Grain of the procedural glyph sets.
+    /// Grain of images.
     pub const DATA_GRAIN: u32 = 0x8000_0008;
+    /// Where training cuts a picture; step = epoch, element = item.
+    pub const DATA_CROP: u32 = 0x8000_0009;
     /// Start of the vectors of power iterations; step = vector.
     pub const POWER_VECTORS: u32 = 0x8000_0005;
     /// Which chains start from the replay buffer; step = iteration, element = chain.

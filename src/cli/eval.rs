@@ -8,6 +8,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Data, Run, Sample, Stage};
 use crate::demo;
+use crate::eval::compare::Gauge;
+use crate::eval::interval::summary;
 use crate::eval::report::Seconds;
 use crate::run::RunFolder;
 use std::path::PathBuf;
@@ -33,17 +35,20 @@ impl Scope for Measured {
 /// Trains a small classifier on the run's images, draws as many samples of the VAE and of the VAEBM from the same noise,
 /// and writes samples.png, report.txt and report.json into the run folder: modes covered, KL to the data's law over
 /// modes, confidence of the classifier, Frechet distance of its features.
+/// Several runs on the same images, such as those of several seeds, are measured by the same classifier; their means and
+/// the 95% intervals of what the energy network changed come last.
 ///
 /// Examples:
 ///   vaebm eval runs/mnist
 ///   vaebm eval runs/mnist --n 10000 --num-steps 40
+///   vaebm eval runs/mnist-1 runs/mnist-2 runs/mnist-3
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// Run folder with both stages.
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
-    /// TOML file laid over the run's own configuration.
+    /// Run folders with both stages.
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// TOML file laid over each run's own configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -51,29 +56,42 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(&args.run, Stage::Ebm)?)?;
-    let mut kept = config_in(&checkpoint)?;
-    // Figures need more images than a look does; a flag still has the last word.
-    kept.sample.num_samples = demo::SAMPLES;
-    let mut config = Source::file(args.config).resolve_over(&kept, &args.flags)?;
-    config.run.out = args.run;
-    measure(&config, Console::new(progress)?)
+    let source = Source::file(args.config);
+    let mut configs = Vec::with_capacity(args.runs.len());
+    for run in args.runs {
+        let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(&run, Stage::Ebm)?)?;
+        let mut kept = config_in(&checkpoint)?;
+        // Figures need more images than a look does; a flag still has the last word.
+        kept.sample.num_samples = demo::SAMPLES;
+        let mut config = source.resolve_over(&kept, &args.flags)?;
+        config.run.out = run;
+        configs.push(config);
+    }
+    measure(&configs, Console::new(progress)?)
 }
 
-fn measure(config: &Config, mut with: Console) -> anyhow::Result<()> {
-    let mut device = config.run.open_device()?;
-    let samples = config.sample.num_samples;
-    let nothing_before = Seconds::default();
-    let outcome = demo::measure(
-        config,
-        &mut *device,
-        samples,
-        nothing_before,
-        &mut *with.progress,
-        &with.stop,
-    )?;
-    match outcome {
-        Some(outcome) => super::demo::tell(&outcome),
-        None => super::say("stopped; nothing was written"),
+fn measure(configs: &[Config], mut with: Console) -> anyhow::Result<()> {
+    let mut gauge = Gauge::new(&configs[0], &mut *with.progress)?;
+    let mut reports = Vec::with_capacity(configs.len());
+    for config in configs {
+        let mut device = config.run.open_device()?;
+        let outcome = demo::measure(
+            &mut gauge,
+            config,
+            &mut *device,
+            config.sample.num_samples,
+            Seconds::default(),
+            &mut *with.progress,
+            &with.stop,
+        )?;
+        let Some(outcome) = outcome else {
+            return super::say("stopped; nothing more was written");
+        };
+        super::demo::tell(&outcome)?;
+        reports.push(outcome.report);
+    }
+    match reports.len() {
+        1 => Ok(()),
+        _ => super::say(format_args!("\n{}", summary(&reports).trim_end())),
     }
 }

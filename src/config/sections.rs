@@ -40,7 +40,8 @@ choice! {
     pub enum Crop {
         /// The central square.
         Center = "center",
-        /// A square at a random place in training, the central one otherwise: the published LSUN pipeline.
+        /// Resized until the short side fits, then a square at a random place in training, the central one otherwise: the
+        /// published LSUN pipeline.
         Random = "random",
         /// The published CelebA box: left 15, top 40, right 163, bottom 188 of the aligned 178x218 images.
         Celeba = "celeba",
@@ -194,6 +195,9 @@ section! {
         flip: bool = false,
         /// Draw every pixel anew from a Bernoulli of its brightness (one-channel images).
         binarize: bool = false,
+        /// Deviation of the normal noise added to every image, in grey levels; what else is in the image loses six of them
+        /// in contrast.
+        grain: f64 = 0.0,
         /// How larger images are cut.
         crop: Crop = Crop::Center,
         /// Images held out for validation; 0 takes the set's own test file, or a tenth where it has none.

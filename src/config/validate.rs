@@ -195,6 +195,7 @@ impl Config {
             format!("data.channels = {} must be 1 or 3", data.channels)
         });
         problems.count("data.num_x_bits", data.num_x_bits as usize, 1, 8);
+        problems.real("data.grain", data.grain, 0.0, 32.0);
         let fixed = match data.dataset {
             DataSet::Mnist | DataSet::FashionMnist | DataSet::Glyphs => Some(1),
             DataSet::StackedMnist | DataSet::StackedGlyphs | DataSet::Cifar10 => Some(3),

@@ -32,7 +32,7 @@ pub fn shuffled(items: usize, seed: u64, epoch: u32) -> Vec<u32> {
 pub struct BatchOptions {
     /// Images per batch.
     pub batch_size: usize,
-    /// Chooses order, flips and binarisation.
+    /// Chooses order, crops, flips and binarisation.
     pub seed: u64,
     /// Mirror each training image left to right with probability 1/2, anew in every epoch.
     pub flip: bool,
@@ -187,7 +187,7 @@ impl Batcher {
         out: &mut [f32],
     ) -> Result<Vec<u32>, DataError> {
         let items = self.training_items(position).to_vec();
-        self.write(&items, position.epoch, self.options.flip, out)?;
+        self.write(&items, Some(position.epoch), out)?;
         Ok(items)
     }
 
@@ -213,31 +213,29 @@ impl Batcher {
         let items: Vec<u32> = (0..self.options.batch_size)
             .map(|row| (first + row.min(valid - 1)) as u32)
             .collect();
-        self.write(&items, EVALUATION, false, out)?;
+        self.write(&items, None, out)?;
         Ok(valid)
     }
 
-    fn write(
-        &self,
-        items: &[u32],
-        epoch: u32,
-        flip: bool,
-        out: &mut [f32],
-    ) -> Result<(), DataError> {
+    /// Without an epoch, for evaluation.
+    fn write(&self, items: &[u32], epoch: Option<u32>, out: &mut [f32]) -> Result<(), DataError> {
         assert_eq!(out.len(), self.values(), "the length of a batch");
         let values = self.shape().values();
         out.par_chunks_mut(values).zip(items).try_for_each_init(
             || (vec![0; self.set.shape().values()], vec![0.0; values]),
             |(pixels, uniform), (out, &item)| {
-                self.set.read(item as usize, pixels)?;
-                let mirrored = flip
-                    && philox::word(
-                        self.options.seed,
-                        streams::DATA_FLIP,
-                        epoch,
-                        u64::from(item),
-                    ) & 1
-                        == 1;
+                let drawn = |stream: u32, epoch: u32| {
+                    philox::word(self.options.seed, stream, epoch, u64::from(item))
+                };
+                match epoch {
+                    Some(epoch) => {
+                        let draw = drawn(streams::DATA_CROP, epoch);
+                        self.set.read_training(item as usize, draw, pixels)?;
+                    }
+                    None => self.set.read(item as usize, pixels)?,
+                }
+                let mirrored = self.options.flip
+                    && epoch.is_some_and(|epoch| drawn(streams::DATA_FLIP, epoch) & 1 == 1);
                 self.place(pixels, mirrored, out);
                 if self.options.binarise {
                     let first = u64::from(item) * values as u64;
@@ -245,7 +243,7 @@ impl Batcher {
                         uniform,
                         self.options.seed,
                         streams::DATA_BINARISE,
-                        epoch,
+                        epoch.unwrap_or(EVALUATION),
                         first,
                     );
                     for (value, &uniform) in out.iter_mut().zip(uniform.iter()) {

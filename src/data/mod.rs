@@ -9,6 +9,7 @@ mod cifar;
 mod error;
 mod font;
 mod glyphs;
+mod grained;
 mod idx;
 mod padded;
 pub mod picture;
@@ -25,6 +26,7 @@ use rayon::prelude::*;
 pub use batch::{BatchOptions, Batcher, Position, shuffled};
 pub use error::DataError;
 pub use glyphs::{GLYPH_CLASSES, GLYPH_SIZE, Glyphs};
+pub use grained::Grained;
 pub use padded::Padded;
 pub use png_folder::{Crop, PngFolder};
 pub use stacked::Stacked;
@@ -72,6 +74,17 @@ pub trait Dataset: Send + Sync {
     ///
     /// Sets that read their files on demand fail here when a file has become unreadable or is damaged.
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), DataError>;
+
+    /// As [`Dataset::read`], for training: a set that cuts its pictures anew each time takes the place from `draw`, a
+    /// random word. Others have one image of an item, and give that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataset::read`].
+    fn read_training(&self, item: usize, draw: u32, out: &mut [u8]) -> Result<(), DataError> {
+        let _ = draw;
+        self.read(item, out)
+    }
 }
 
 /// A set held in memory.
@@ -172,6 +185,10 @@ impl Dataset for Subset {
 
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), DataError> {
         self.base.read(self.item(item), out)
+    }
+
+    fn read_training(&self, item: usize, draw: u32, out: &mut [u8]) -> Result<(), DataError> {
+        self.base.read_training(self.item(item), draw, out)
     }
 }
 

@@ -18,6 +18,20 @@ impl Padded {
             pad => Arc::new(Padded { base, pad }),
         }
     }
+
+    /// Writes an image of the base set with its border to `out`.
+    fn place(&self, image: &[u8], out: &mut [u8]) {
+        let inner = self.base.shape();
+        let (row, padded_row) = (
+            inner.width * inner.channels,
+            self.shape().width * inner.channels,
+        );
+        out.fill(0);
+        for (y, pixels) in image.chunks_exact(row).enumerate() {
+            let start = (y + self.pad) * padded_row + self.pad * inner.channels;
+            out[start..start + row].copy_from_slice(pixels);
+        }
+    }
 }
 
 impl Dataset for Padded {
@@ -47,18 +61,16 @@ impl Dataset for Padded {
     }
 
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), DataError> {
-        let inner = self.base.shape();
-        let (row, padded_row) = (
-            inner.width * inner.channels,
-            self.shape().width * inner.channels,
-        );
-        let mut image = vec![0; inner.values()];
+        let mut image = vec![0; self.base.shape().values()];
         self.base.read(item, &mut image)?;
-        out.fill(0);
-        for (y, pixels) in image.chunks_exact(row).enumerate() {
-            let start = (y + self.pad) * padded_row + self.pad * inner.channels;
-            out[start..start + row].copy_from_slice(pixels);
-        }
+        self.place(&image, out);
+        Ok(())
+    }
+
+    fn read_training(&self, item: usize, draw: u32, out: &mut [u8]) -> Result<(), DataError> {
+        let mut image = vec![0; self.base.shape().values()];
+        self.base.read_training(item, draw, &mut image)?;
+        self.place(&image, out);
         Ok(())
     }
 }

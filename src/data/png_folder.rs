@@ -1,4 +1,4 @@
-//! A folder of PNG files of any size, cropped and resized to one square size.
+//! A folder of PNG files of any size, brought to squares of one size.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -18,13 +18,16 @@ const MAX_DECODED_BYTES: usize = 512 << 20;
 /// The side that a set can be resized to.
 const MAX_SIZE: usize = 4096;
 
-/// The part of each picture that is used, before resizing.
+/// The part of each picture that is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crop {
-    /// The largest centred square.
+    /// The largest centred square, then resized.
     #[default]
     Centre,
-    /// The pixels `left..right` of the rows `top..bottom`, such as 15, 40, 163, 188 for CelebA.
+    /// The whole picture is resized until its short side fits; then training takes a square at a random place along
+    /// the long side, anew each time, and everything else the centred one.
+    Random,
+    /// The pixels `left..right` of the rows `top..bottom`, such as 15, 40, 163, 188 for CelebA, then resized.
     Box {
         /// First column.
         left: usize,
@@ -37,13 +40,20 @@ pub enum Crop {
     },
 }
 
+/// A picture at the size of the set; longer than that in one direction where squares are cut from it later.
+struct Resized {
+    height: usize,
+    width: usize,
+    pixels: Box<[u8]>,
+}
+
 /// The `.png` files of a folder, in the order of their names, without labels.
 ///
 /// Files are decoded when first read. Grey, colour, palette, 16-bit and interlaced files are converted; transparent
 /// pixels are laid over black; colour becomes grey by its luma (ITU-R BT.601).
 pub struct PngFolder {
     files: Vec<PathBuf>,
-    cache: Vec<OnceLock<Box<[u8]>>>,
+    cache: Vec<OnceLock<Resized>>,
     cached_bytes: AtomicUsize,
     shape: ImageShape,
     crop: Crop,
@@ -113,7 +123,7 @@ impl PngFolder {
         &self.files[item]
     }
 
-    fn decode(&self, path: &Path) -> Result<Vec<u8>, DataError> {
+    fn decode(&self, path: &Path) -> Result<Resized, DataError> {
         let picture = read_png(path)?;
         let Decoded { width, height, .. } = picture;
         let (left, top, right, bottom) = match self.crop {
@@ -122,6 +132,7 @@ impl PngFolder {
                 let (left, top) = ((width - side) / 2, (height - side) / 2);
                 (left, top, left + side, top + side)
             }
+            Crop::Random => (0, 0, width, height),
             Crop::Box {
                 left,
                 top,
@@ -147,14 +158,57 @@ impl PngFolder {
             .flat_map(|row| &row[left * picture.channels..][..row_bytes])
             .copied()
             .collect();
-        let colours = to_channels(&cropped, picture.channels, self.shape.channels);
-        Ok(resize(
-            &colours,
-            bottom - top,
-            right - left,
-            self.shape.channels,
-            self.shape.width,
-        ))
+        let channels = self.shape.channels;
+        let colours = to_channels(&cropped, picture.channels, channels);
+        let size = self.shape.width;
+        let to = match self.crop {
+            Crop::Random => {
+                let short = width.min(height);
+                [height, width].map(|side| (side * size / short).max(size))
+            }
+            Crop::Centre | Crop::Box { .. } => [size, size],
+        };
+        let [height, width] = to;
+        Ok(Resized {
+            height,
+            width,
+            pixels: resize(&colours, [bottom - top, right - left], channels, to).into(),
+        })
+    }
+
+    /// Writes the square of `item` whose place along the long side is `place(free)`, at most `free`.
+    fn read_square(
+        &self,
+        item: usize,
+        place: impl Fn(usize) -> usize,
+        out: &mut [u8],
+    ) -> Result<(), DataError> {
+        let size = self.shape.width;
+        let cut = |picture: &Resized, out: &mut [u8]| {
+            let top = place(picture.height - size);
+            let left = place(picture.width - size);
+            let channels = self.shape.channels;
+            let rows = picture.pixels.chunks_exact(picture.width * channels);
+            for (out, row) in out.chunks_exact_mut(size * channels).zip(rows.skip(top)) {
+                out.copy_from_slice(&row[left * channels..][..size * channels]);
+            }
+        };
+        if let Some(picture) = self.cache[item].get() {
+            cut(picture, out);
+            return Ok(());
+        }
+        let picture = self.decode(&self.files[item])?;
+        cut(&picture, out);
+        let bytes = picture.pixels.len();
+        if self.cached_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= CACHE_BYTES {
+            // Where two threads decode one item at once, the second copy is dropped; both are the same.
+            if self.cache[item].set(picture).is_err() {
+                self.cached_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        } else {
+            self.cached_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
@@ -176,22 +230,17 @@ impl Dataset for PngFolder {
     }
 
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), DataError> {
-        if let Some(pixels) = self.cache[item].get() {
-            out.copy_from_slice(pixels);
-            return Ok(());
-        }
-        let pixels = self.decode(&self.files[item])?;
-        out.copy_from_slice(&pixels);
-        let bytes = pixels.len();
-        if self.cached_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= CACHE_BYTES {
-            // Where two threads decode one item at once, the second copy is dropped; both are the same.
-            if self.cache[item].set(pixels.into_boxed_slice()).is_err() {
-                self.cached_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.read_square(item, |free| free / 2, out)
+    }
+
+    fn read_training(&self, item: usize, draw: u32, out: &mut [u8]) -> Result<(), DataError> {
+        match self.crop {
+            Crop::Random => {
+                let place = |free: usize| ((u64::from(draw) * (free as u64 + 1)) >> 32) as usize;
+                self.read_square(item, place, out)
             }
-        } else {
-            self.cached_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            Crop::Centre | Crop::Box { .. } => self.read(item, out),
         }
-        Ok(())
     }
 }
 

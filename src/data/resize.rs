@@ -28,24 +28,23 @@ fn taps(input: usize, output: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// Resamples `pixels`, `[height, width, channels]`, to `[size, size, channels]`.
+/// Resamples `pixels`, `[height, width, channels]`, to `[to_height, to_width, channels]`.
 pub(super) fn resize(
     pixels: &[u8],
-    height: usize,
-    width: usize,
+    [height, width]: [usize; 2],
     channels: usize,
-    size: usize,
+    [to_height, to_width]: [usize; 2],
 ) -> Vec<u8> {
     debug_assert_eq!(pixels.len(), height * width * channels);
-    if height == size && width == size {
+    if (height, width) == (to_height, to_width) {
         return pixels.to_vec();
     }
     // Rows first: narrow[y, x', :] for every input row.
-    let columns = taps(width, size);
-    let mut narrow = vec![0.0f32; height * size * channels];
+    let columns = taps(width, to_width);
+    let mut narrow = vec![0.0f32; height * to_width * channels];
     for (line, out_line) in pixels
         .chunks_exact(width * channels)
-        .zip(narrow.chunks_exact_mut(size * channels))
+        .zip(narrow.chunks_exact_mut(to_width * channels))
     {
         for (taps, out) in columns.iter().zip(out_line.chunks_exact_mut(channels)) {
             for (pixel, &weight) in line[taps.first * channels..]
@@ -58,12 +57,12 @@ pub(super) fn resize(
             }
         }
     }
-    let mut result = Vec::with_capacity(size * size * channels);
-    let mut sums = vec![0.0f32; size * channels];
-    for taps in taps(height, size) {
+    let mut result = Vec::with_capacity(to_height * to_width * channels);
+    let mut sums = vec![0.0f32; to_width * channels];
+    for taps in taps(height, to_height) {
         sums.fill(0.0);
-        for (line, &weight) in narrow[taps.first * size * channels..]
-            .chunks_exact(size * channels)
+        for (line, &weight) in narrow[taps.first * to_width * channels..]
+            .chunks_exact(to_width * channels)
             .zip(&taps.weights)
         {
             for (sum, &value) in sums.iter_mut().zip(line) {

@@ -6,10 +6,10 @@ use std::time::Instant;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Stage};
 use crate::device::Device;
-use crate::eval::compare::{Subject, compare, yardstick};
+use crate::eval::compare::{Gauge, Subject};
 use crate::eval::report::{Report, Seconds};
 use crate::run::{Observer, RunFolder, Start, StopFlag};
-use crate::train::{Ended, TrainError, ebm, images, vae};
+use crate::train::{Ended, TrainError, ebm, vae};
 
 /// Samples of each kind that the figures are made from.
 pub const SAMPLES: usize = 3000;
@@ -46,14 +46,16 @@ pub fn run(
         return Ok(None);
     }
     seconds.ebm = clock.elapsed().as_secs_f64();
-    measure(config, device, SAMPLES, seconds, observer, stop)
+    let mut gauge = Gauge::new(config, observer)?;
+    measure(&mut gauge, config, device, SAMPLES, seconds, observer, stop)
 }
 
-/// Measures a trained run: trains the classifier, draws `samples` images of the VAE and of the VAEBM, and writes `report.txt`,
-/// `report.json` and `samples.png` into the run folder. `seconds` holds what earlier phases took.
+/// Measures a trained run: draws `samples` images of the VAE and of the VAEBM, and writes `report.txt`, `report.json` and
+/// `samples.png` into the run folder. `seconds` holds what earlier phases took.
 ///
 /// `None` if it was asked to stop.
 pub fn measure(
+    gauge: &mut Gauge,
     config: &Config,
     device: &mut dyn Device,
     samples: usize,
@@ -63,20 +65,15 @@ pub fn measure(
 ) -> Result<Option<Outcome>, TrainError> {
     let out = &config.run.out;
     let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(out, Stage::Ebm)?)?;
-    let splits = images::open(config)?;
-    let clock = Instant::now();
-    let yardstick = yardstick(config, device, &splits, observer)?;
-    seconds.classifier = clock.elapsed().as_secs_f64();
+    seconds.classifier = gauge.seconds;
 
     let clock = Instant::now();
     let subject = Subject {
         config,
         checkpoint: &checkpoint,
-        splits: &splits,
         count: samples,
     };
-    let compared = compare(&subject, device, &yardstick, observer, stop)?;
-    let Some((comparison, picture)) = compared else {
+    let Some((comparison, picture)) = gauge.compare(&subject, device, observer, stop)? else {
         return Ok(None);
     };
     seconds.sampling = clock.elapsed().as_secs_f64();
@@ -85,6 +82,7 @@ pub fn measure(
         vae: comparison.vae,
         vaebm: comparison.vaebm,
         samples,
+        held_out: comparison.held_out,
         classifier_accuracy: comparison.accuracy,
         seed: config.run.seed,
         pixel_range: config.sample.pixel_range,

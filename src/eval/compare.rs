@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::classifier::{Classifier, Labels, Training};
 use super::quality::{Quality, Yardstick};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, DataSet, PixelRange};
+use crate::config::{Config, Data, DataSet, PixelRange};
 use crate::data::picture::{Contrast, GridOptions, Picture};
 use crate::data::{Dataset, ImageShape, Splits, read_f32};
 use crate::device::Device;
@@ -16,7 +16,7 @@ use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, Observer, StopFlag};
 use crate::train::vae::image_shape;
-use crate::train::{StateList, TrainError, restore_decoder};
+use crate::train::{StateList, TrainError, images, restore_decoder};
 
 /// Training images that the Fréchet distance is measured to.
 const REFERENCE: usize = 10_000;
@@ -48,6 +48,8 @@ pub struct Comparison {
     pub vae: Quality,
     /// The VAEBM.
     pub vaebm: Quality,
+    /// Images of held-out data, fewer than samples where the set has no more.
+    pub held_out: usize,
     /// The classifier's accuracy on held-out images.
     pub accuracy: f64,
 }
@@ -58,43 +60,83 @@ pub struct Subject<'a> {
     pub config: &'a Config,
     /// A checkpoint of stage 2.
     pub checkpoint: &'a Checkpoint,
-    /// The run's images.
-    pub splits: &'a Splits,
     /// Samples of each model.
     pub count: usize,
 }
 
-/// Draws samples of both models, measures them and held-out data, and paints the picture.
-///
-/// `None` if it was asked to stop.
-pub fn compare(
-    subject: &Subject<'_>,
-    device: &mut dyn Device,
-    yardstick: &Yardstick,
-    observer: &mut dyn Observer,
-    stop: &StopFlag,
-) -> Result<Option<(Comparison, Picture)>, TrainError> {
-    let Subject {
-        config,
-        checkpoint,
-        splits,
-        count,
-    } = subject;
-    let Some(samples) = samples(config, device, checkpoint, *count, observer, stop)? else {
-        return Ok(None);
-    };
-    let held_out = first(&splits.valid, (*count).min(splits.valid.len()))?;
-    let comparison = Comparison {
-        data: yardstick.measure(device, &held_out)?,
-        vae: yardstick.measure(device, &samples.vae)?,
-        vaebm: yardstick.measure(device, &samples.vaebm)?,
-        accuracy: yardstick.accuracy(),
-    };
-    Ok(Some((comparison, picture(config, &held_out, &samples))))
+/// A set's images and the yardstick made from them: all runs on that set can be measured with it, one after the other.
+pub struct Gauge {
+    /// The classifier's own, so that runs of other architectures do not meet on it.
+    device: Box<dyn Device>,
+    data: Data,
+    splits: Splits,
+    yardstick: Yardstick,
+    /// What making it took.
+    pub seconds: f64,
+}
+
+impl Gauge {
+    /// Opens a configuration's set, trains the classifier on it and measures the features of training images.
+    ///
+    /// # Errors
+    /// Sets without labels, and whatever the device or the files report.
+    pub fn new(config: &Config, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let clock = Instant::now();
+        let splits = images::open(config)?;
+        let mut device = config.run.open_device()?;
+        let yardstick = yardstick(config, &mut *device, &splits, observer)?;
+        Ok(Gauge {
+            device,
+            data: config.data.clone(),
+            splits,
+            yardstick,
+            seconds: clock.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Draws samples of both models on `device`, measures them and held-out data, and paints the picture.
+    ///
+    /// `None` if it was asked to stop.
+    ///
+    /// # Errors
+    /// A run on other images than the yardstick's, a checkpoint of another architecture, and whatever the device reports.
+    pub fn compare(
+        &mut self,
+        subject: &Subject<'_>,
+        device: &mut dyn Device,
+        observer: &mut dyn Observer,
+        stop: &StopFlag,
+    ) -> Result<Option<(Comparison, Picture)>, TrainError> {
+        let Subject {
+            config,
+            checkpoint,
+            count,
+        } = *subject;
+        if config.data != self.data {
+            return Err(TrainError::Mismatch(format!(
+                "{}: its [data] differs from that of the run before it, and figures of different images do not compare",
+                checkpoint.path().display()
+            )));
+        }
+        let Some(samples) = samples(config, device, checkpoint, count, observer, stop)? else {
+            return Ok(None);
+        };
+        let held_out_count = count.min(self.splits.valid.len());
+        let held_out = first(&self.splits.valid, held_out_count)?;
+        let mut measure = |images: &[f32]| self.yardstick.measure(&mut *self.device, images);
+        let comparison = Comparison {
+            data: measure(&held_out)?,
+            vae: measure(&samples.vae)?,
+            vaebm: measure(&samples.vaebm)?,
+            held_out: held_out_count,
+            accuracy: self.yardstick.accuracy(),
+        };
+        Ok(Some((comparison, picture(config, &held_out, &samples))))
+    }
 }
 
 /// Trains the classifier on a configuration's set and measures reference features of training images.
-pub fn yardstick(
+fn yardstick(
     config: &Config,
     device: &mut dyn Device,
     splits: &Splits,

@@ -5,6 +5,7 @@ pub mod classifier;
 pub mod compare;
 pub mod evidence;
 pub mod frechet;
+pub mod interval;
 pub mod likelihood;
 pub mod modes;
 pub mod quality;

@@ -9,6 +9,16 @@ use crate::checkpoint::replace_file;
 use crate::config::PixelRange;
 use crate::train::TrainError;
 
+/// Name, whether higher is better, and value of each measure.
+type Measure = (&'static str, bool, fn(&Quality) -> f64);
+
+pub(super) const MEASURES: [Measure; 4] = [
+    ("modes", true, |q| q.modes as f64),
+    ("KL", false, |q| q.kl),
+    ("confidence", true, |q| q.confidence),
+    ("Frechet distance", false, |q| q.frechet),
+];
+
 /// Seconds of each phase.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Seconds {
@@ -38,8 +48,10 @@ pub struct Report {
     pub vae: Quality,
     /// Samples of the VAEBM.
     pub vaebm: Quality,
-    /// Images behind each row.
+    /// Images behind each row of samples.
     pub samples: usize,
+    /// Images of held-out data, fewer where the set has no more.
+    pub held_out: usize,
     /// Share of held-out label parts that the classifier gets right.
     pub classifier_accuracy: f64,
     /// The run's seed.
@@ -72,31 +84,12 @@ impl Report {
         text += "\n";
         let mut better = Vec::new();
         let mut worse = Vec::new();
-        for (name, vae, vaebm, high) in [
-            (
-                "modes",
-                self.vae.modes as f64,
-                self.vaebm.modes as f64,
-                true,
-            ),
-            ("KL", self.vae.kl, self.vaebm.kl, false),
-            (
-                "confidence",
-                self.vae.confidence,
-                self.vaebm.confidence,
-                true,
-            ),
-            (
-                "Frechet distance",
-                self.vae.frechet,
-                self.vaebm.frechet,
-                false,
-            ),
-        ] {
+        for (name, higher_is_better, value) in MEASURES {
+            let (vae, vaebm) = (value(&self.vae), value(&self.vaebm));
             if vae == vaebm {
                 continue;
             }
-            let improved = (vaebm > vae) == high;
+            let improved = (vaebm > vae) == higher_is_better;
             if improved { &mut better } else { &mut worse }.push(name);
         }
         if !better.is_empty() {
@@ -105,12 +98,16 @@ impl Report {
         if !worse.is_empty() {
             text += &format!("It made worse: {}.\n", worse.join(", "));
         }
+        let mut images = format!("{} images in each row", self.samples);
+        if self.held_out != self.samples {
+            images += &format!(" ({} of held-out data)", self.held_out);
+        }
         text += &format!(
-            "\n{} images in each row, both models from the same starting noise; labels and features from a classifier\n\
+            "\n{}, both models from the same starting noise; labels and features from a classifier\n\
              that gets {:.2}% of held-out labels right. Modes: higher is better; KL: samples to the data's law\n\
              over modes, in nats, lower is better; confidence: of the classifier, data's is the goal; Frechet: distance of\n\
              features to training images, lower is better. Seed {}, {:.0} seconds in all.\n",
-            self.samples,
+            images,
             100.0 * self.classifier_accuracy,
             self.seed,
             self.seconds.total()
@@ -162,6 +159,7 @@ mod tests {
             vae: quality(900, 3.0),
             vaebm: quality(890, 2.0),
             samples: 3000,
+            held_out: 400,
             classifier_accuracy: 0.99,
             seed: 1,
             pixel_range: PixelRange::Fixed,
@@ -171,6 +169,7 @@ mod tests {
         let text = report.text();
         assert!(text.contains("improved: Frechet distance."), "{text}");
         assert!(text.contains("made worse: modes."), "{text}");
+        assert!(text.contains("row (400 of held-out data), both"), "{text}");
         let json: serde_json::Value =
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(json["vaebm"]["modes"], 890);

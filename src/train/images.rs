@@ -20,7 +20,7 @@ const CELEBA_BOX: data::Crop = data::Crop::Box {
     bottom: 188,
 };
 
-/// Opens the set that a configuration names, padded to the size that the model sees.
+/// Opens the set that a configuration names, padded to the size that the model sees and grained.
 pub fn open(config: &Config) -> Result<Splits, TrainError> {
     let d = &config.data;
     let path = || {
@@ -63,22 +63,19 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             crop: match d.crop {
                 config::Crop::Center => data::Crop::Centre,
                 config::Crop::Celeba => CELEBA_BOX,
-                config::Crop::Random => {
-                    return Err(TrainError::Mismatch(
-                        "crop `random` is not available yet: set `crop = \"center\"` in [data]"
-                            .into(),
-                    ));
-                }
+                config::Crop::Random => data::Crop::Random,
             },
         },
     };
     let splits = source.open(validation)?;
     let pad = padding(splits.train.shape(), config)?;
-    let padded = |part: Arc<dyn Dataset>| data::Padded::around(part, pad);
+    let finished = |part: Arc<dyn Dataset>, number: u32| {
+        data::Grained::around(data::Padded::around(part, pad), d.grain, seed, number)
+    };
     Ok(Splits {
-        train: padded(splits.train),
-        valid: padded(splits.valid),
-        test: splits.test.map(padded),
+        train: finished(splits.train, 0),
+        valid: finished(splits.valid, 1),
+        test: splits.test.map(|part| finished(part, 2)),
     })
 }
 

@@ -433,11 +433,56 @@ fn pictures_are_cropped_and_resized() {
 }
 
 #[test]
+fn a_random_crop_moves_along_the_long_side() {
+    let dir = temp_dir();
+    // 12x4 and 4x12: pairs of columns (rows) have the values 0, 10, .. 50.
+    let wide: Vec<u8> = (0..4).flat_map(|_| (0..12).map(|x| x / 2 * 10)).collect();
+    let tall: Vec<u8> = (0..12).flat_map(|y| [y / 2 * 10; 4]).collect();
+    for (name, width, height, data) in [("a.png", 12, 4, wide), ("b.png", 4, 12, tall)] {
+        let bytes = png_bytes(
+            width,
+            height,
+            ColorType::Grayscale,
+            BitDepth::Eight,
+            None,
+            &data,
+        );
+        write(dir.path(), name, &bytes);
+    }
+    let set: Arc<dyn Dataset> = Arc::new(open_png(dir.path(), 4, 1, Crop::Random).expect("a set"));
+    assert_eq!(item(&*set, 0), [20, 20, 30, 30].repeat(4), "the centre");
+    let all: Arc<dyn Dataset> = Arc::new(Subset::new(set, 0..2));
+    let padded = Padded::around(all.clone(), 1);
+    let mut seen = [[false; 9]; 2];
+    for draw in (0..64u32).map(|i| i << 26) {
+        for (picture, seen) in seen.iter_mut().enumerate() {
+            let mut out = vec![0; 16];
+            all.read_training(picture, draw, &mut out).expect("a crop");
+            // The place, 0 to 8, from the first two values along the long side.
+            let along: Vec<usize> = (0..4)
+                .map(|i| usize::from(out[if picture == 0 { i } else { 4 * i }]) / 10)
+                .collect();
+            let start = 2 * along[0] + usize::from(along[1] != along[0]);
+            let want: Vec<usize> = (0..4).map(|i| (start + i) / 2).collect();
+            assert_eq!(along, want, "draw {draw:#x}");
+            assert_eq!(start, ((u64::from(draw) * 9) >> 32) as usize);
+            seen[start] = true;
+            let mut bordered = vec![9; 36];
+            padded
+                .read_training(picture, draw, &mut bordered)
+                .expect("a crop");
+            assert_eq!(bordered[7..11], out[..4]);
+        }
+    }
+    assert_eq!(seen, [[true; 9]; 2]);
+}
+
+#[test]
 fn resizing_keeps_constants_and_means() {
     for (height, width, size) in [(7, 7, 3), (64, 48, 16), (5, 9, 20), (148, 148, 64)] {
         let flat = vec![137u8; height * width * 3];
         assert!(
-            resize::resize(&flat, height, width, 3, size)
+            resize::resize(&flat, [height, width], 3, [size, size])
                 .iter()
                 .all(|&value| value == 137)
         );
@@ -445,7 +490,7 @@ fn resizing_keeps_constants_and_means() {
         let ramp: Vec<u8> = (0..height)
             .flat_map(|_| (0..width).map(|x| (x * 250 / width) as u8))
             .collect();
-        let small = resize::resize(&ramp, height, width, 1, size);
+        let small = resize::resize(&ramp, [height, width], 1, [size, size]);
         assert!(small[..size].is_sorted(), "{:?}", &small[..size]);
         let mean =
             |pixels: &[u8]| pixels.iter().map(|&v| f64::from(v)).sum::<f64>() / pixels.len() as f64;
