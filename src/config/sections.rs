@@ -4,13 +4,13 @@ use super::schema::{choice, section};
 use std::path::PathBuf;
 
 choice! {
-    /// Storage and compute precision of a run; accumulation is f32 in all of them.
+    /// Precision of matrix products on a GPU; sums and storage are f32 in all of them.
     pub enum Precision {
         /// IEEE single precision.
         F32 = "f32",
         /// TF32 matrix products (CUDA).
         Tf32 = "tf32",
-        /// bfloat16 storage and matrix products (CUDA).
+        /// bfloat16 matrix products (CUDA).
         Bf16 = "bf16",
     }
 }
@@ -167,7 +167,7 @@ section! {
         out: PathBuf = PathBuf::from("runs/run"),
         /// Where to compute: auto, cpu, cuda or cuda:N.
         device: String = "auto".into(),
-        /// Storage and compute precision.
+        /// Precision of matrix products on a GPU.
         precision: Precision = Precision::F32,
         /// CPU threads; 0 takes all cores.
         threads: usize = 0,
