@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Parser;
 use serde_json::Value;
 
-use crate::{checks, refusals};
+use crate::{binary, checks};
 
 /// Seeds of the schedules under which everything runs: warps and blocks in another order each time.
 const SHUFFLES: [&str; 2] = ["1", "2"];
@@ -82,8 +82,8 @@ pub fn judge(part: Option<&String>) -> bool {
             tell(&name, under_simulator(&check.name, shuffle));
         }
     }
-    for refusal in refusals::all().iter().filter(|r| wanted(r.name)) {
-        tell(refusal.name, refusal.judge());
+    for run in binary::all().iter().filter(|r| wanted(r.name)) {
+        tell(run.name, run.judge());
     }
     println!("{ran} checks, {failed} failed");
     ran == 0 || failed > 0

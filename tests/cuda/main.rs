@@ -12,11 +12,11 @@
 //! target/debug/deps/cuda-... list                the names of all checks that need a driver
 //! ```
 
+mod binary;
 mod cases;
 mod dump;
 mod judge;
 mod programs;
-mod refusals;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 

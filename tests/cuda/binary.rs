@@ -1,20 +1,22 @@
-//! What the driver may refuse, each through the binary: one clear error, exit code 1, no panic, and what was written stays whole.
+//! The binary on the stand-in: what works, and what the driver may refuse, which ends in one clear error, exit code 1 and no panic.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use vaebm::shared::require_shared;
+
 use crate::judge::exec;
 use crate::tiny;
 
-/// One refusal.
-pub struct Refusal {
+/// One run of the binary.
+pub struct Run {
     /// Its name, as checks are named.
     pub name: &'static str,
-    /// What the stand-in refuses.
+    /// What the stand-in refuses; nothing, and the run must succeed.
     fail: &'static [&'static str],
     /// The command, after `vaebm`.
-    command: fn(&Path) -> Vec<OsString>,
-    /// What the error says.
+    command: Box<dyn Fn(&Path) -> Vec<OsString>>,
+    /// What it says on either.
     says: &'static [&'static str],
 }
 
@@ -39,61 +41,86 @@ fn doctor(_: &Path) -> Vec<OsString> {
     words(&["doctor"])
 }
 
-/// All refusals, and one success beside them.
-pub fn all() -> Vec<Refusal> {
+/// The stored numbers of the official implementation that are cheap enough to simulate.
+const PARITY: [(&str, &str); 3] = [
+    ("binary/parity-optimiser", "unit/adamax"),
+    ("binary/parity-distributions", "unit/distributions"),
+    ("binary/parity-energy", "A/ebm_forward"),
+];
+
+/// All runs.
+pub fn all() -> Vec<Run> {
+    let mut runs = refusals();
+    let Some(dir) = require_shared("parity") else {
+        return runs;
+    };
+    for (name, only) in PARITY {
+        let mut command = words(&["parity", "--device", "cuda", "--only", only]);
+        command.push(dir.clone().into());
+        runs.push(Run {
+            name,
+            fail: &[],
+            command: Box::new(move |_| command.clone()),
+            says: &["pass"],
+        });
+    }
+    runs
+}
+
+fn refusals() -> Vec<Run> {
     vec![
-        Refusal {
+        Run {
             name: "refusals/no-device",
             fail: &["no-device"],
-            command: train,
+            command: Box::new(train),
             says: &["finds no GPU", "--device cpu"],
         },
-        Refusal {
+        Run {
             name: "refusals/old-driver",
             fail: &["old-driver"],
-            command: train,
+            command: Box::new(train),
             says: &["CUDA 11.4", "12.0", "update"],
         },
-        Refusal {
+        Run {
             name: "refusals/ptx-rejected",
             fail: &["ptx-rejected"],
-            command: train,
+            command: Box::new(train),
             says: &["refuses module", "ptxas"],
         },
-        Refusal {
+        Run {
             name: "refusals/out-of-memory-at",
             fail: &["oom-at=3"],
-            command: train,
+            command: Box::new(train),
             says: &["GPU memory", "free"],
         },
-        Refusal {
+        Run {
             name: "refusals/out-of-memory-bytes",
             fail: &["oom-bytes=200000"],
-            command: train,
+            command: Box::new(train),
             says: &["batch"],
         },
-        Refusal {
+        Run {
             name: "refusals/launch-fails",
             fail: &["launch-fails=adamax_f32"],
-            command: train,
+            command: Box::new(train),
             says: &["LAUNCH_OUT_OF_RESOURCES"],
         },
-        Refusal {
+        Run {
             name: "refusals/async-error",
             fail: &["async-error=adamax_f32"],
-            command: train,
+            command: Box::new(train),
             says: &["ILLEGAL_ADDRESS"],
         },
-        Refusal {
-            name: "refusals/none-doctor",
+        Run {
+            name: "binary/doctor",
             fail: &[],
-            command: doctor,
+            command: Box::new(doctor),
             says: &["H200", "9.0"],
         },
     ]
 }
 
-impl Refusal {
+impl Run {
     /// Runs the binary and looks at how it ended.
     pub fn judge(&self) -> Result<(), String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
