@@ -165,7 +165,11 @@ impl<'d> Bench<'d> {
         })
     }
 
-    fn one(&mut self, what: What) -> Result<(), TrainError> {
+    /// Submits one step.
+    ///
+    /// # Errors
+    /// A model without stage 2 has no Langevin step; a device that fails.
+    pub fn step(&mut self, what: What) -> Result<(), TrainError> {
         let noise = Noise {
             seed: self.config.run.seed,
             step: self.step,
@@ -184,12 +188,12 @@ impl<'d> Bench<'d> {
 
     /// Times steps for so many seconds, at least three of them. The first step of a slot is not counted.
     pub fn slot(&mut self, what: What, seconds: f64) -> Result<Slot, TrainError> {
-        self.one(what)?;
+        self.step(what)?;
         let mut ms = Vec::new();
         let started = Instant::now();
         while ms.len() < 3 || started.elapsed().as_secs_f64() < seconds {
             let clock = Instant::now();
-            self.one(what)?;
+            self.step(what)?;
             ms.push(clock.elapsed().as_secs_f64() * 1e3);
         }
         Ok(Slot { what, ms })
