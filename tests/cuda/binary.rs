@@ -8,6 +8,9 @@ use vaebm::shared::require_shared;
 use crate::judge::exec;
 use crate::tiny;
 
+/// Makes a command in a folder of its own.
+type Command = Box<dyn Fn(&Path) -> Vec<OsString>>;
+
 /// One run of the binary.
 pub struct Run {
     /// Its name, as checks are named.
@@ -15,7 +18,7 @@ pub struct Run {
     /// What the stand-in refuses; nothing, and the run must succeed.
     fail: &'static [&'static str],
     /// The command, after `vaebm`.
-    command: Box<dyn Fn(&Path) -> Vec<OsString>>,
+    command: Command,
     /// What it says on either.
     says: &'static [&'static str],
 }

@@ -52,7 +52,7 @@ pub fn backward_workspace(rows: usize, c: usize) -> usize {
     chunks(rows) * 2 * c
 }
 
-/// Gradient of [`forward`] where mean and deviation come from `x` itself (training): `dx`, `dgamma`, `dbeta`.
+/// Gradient of [`super::forward`] where mean and deviation come from `x` itself (training): `dx`, `dgamma`, `dbeta`.
 ///
 /// With `g = dy act'`, `x_hat = (x - mean) inv_std`: `dbeta = sum g`, `dgamma = sum g x_hat`,
 /// `dx = gamma inv_std (g - dbeta / rows - x_hat dgamma / rows)`.
@@ -160,7 +160,7 @@ pub fn gradient_sums(
     }
 }
 
-/// Gradient of [`forward`] with respect to `x` where mean and deviation are constants (evaluation): `dx = gamma inv_std act' dy`.
+/// Gradient of [`super::forward`] with respect to `x` where mean and deviation are constants (evaluation): `dx = gamma inv_std act' dy`.
 ///
 /// # Panics
 /// If a slice is too short.
