@@ -75,7 +75,7 @@ fn the_energy_network_takes_the_architecture_of_its_vae() {
     let mut other = Config::preset("mnist").unwrap();
     let told = train_ebm::adopt(&mut other, &vae).unwrap_err().to_string();
     assert!(
-        told.contains("16x16 with 3 channel(s), not 32x32 with 1"),
+        told.contains("16x16 with 3 channel(s), not 28x28 with 1"),
         "{told}"
     );
     assert!(vae.check_stage(Stage::Ebm).is_ok());

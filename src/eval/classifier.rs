@@ -1,7 +1,7 @@
 //! A small convolutional classifier: labels for mode coverage, features for distances.
 //!
-//! `conv 3x3 -> swish -> pool`, twice, then `conv 3x3 -> swish`, the mean over space (the features) and a linear head. Stacked sets
-//! have three labels of ten classes, one per colour channel: there the same network looks at each channel by itself, and an
+//! `conv 3x3 -> swish -> pool`, twice, then a linear layer over all that is left and swish (the features), and a linear head. Stacked
+//! sets have three labels of ten classes, one per colour channel: there the same network looks at each channel by itself, and an
 //! image's features are those of its channels side by side.
 
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use crate::data::{Dataset, ImageShape, read_f32, shuffled};
 use crate::device::{Device, ProgramId};
 use crate::nn::params::initialise;
 use crate::nn::{Conv, Mode, Net};
-use crate::ops::binary::sum_to;
 use crate::ops::layout::{concat, reshape, slice};
 use crate::ops::loss::{softmax, softmax_cross_entropy};
 use crate::ops::optim::{AdamSettings, adam_clip};
@@ -24,8 +23,10 @@ use crate::tensor::Shape;
 use crate::train::TrainError;
 
 const PREFIX: &str = "classifier";
-/// Channels of the three convolutions; the last is the number of features of an image, or of one of its stacked channels.
-const WIDTHS: [usize; 3] = [16, 32, 64];
+/// Channels of the two convolutions.
+const WIDTHS: [usize; 2] = [16, 32];
+/// Features of an image, or of one of its stacked channels.
+const FEATURES: usize = 64;
 /// Images per step, and per pass of [`Classifier::apply`].
 const BATCH: usize = 64;
 
@@ -92,23 +93,13 @@ fn network(net: &Net<'_>, x: Var, labels: Labels) -> (Var, Var) {
         h = concat(tape, &channels, 0);
     }
     for (i, width) in WIDTHS.into_iter().enumerate() {
-        h = swish(
-            tape,
-            root.sub(format!("conv{i}")).conv(h, Conv::same(width, 3)),
-        );
-        if i < 2 {
-            h = avg_pool2(tape, h);
-        }
+        let layer = root.sub(format!("conv{i}"));
+        h = avg_pool2(tape, swish(tape, layer.conv(h, Conv::same(width, 3))));
     }
     let shape = tape.shape(h);
-    let (rows, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
-    let sum = sum_to(tape, h, [rows, 1, 1, c].into());
-    let features = affine(
-        tape,
-        reshape(tape, sum, [rows, c]),
-        1.0 / pixels as f64,
-        0.0,
-    );
+    let rows = shape[0];
+    let flat = reshape(tape, h, [rows, shape[1] * shape[2] * shape[3]]);
+    let features = swish(tape, root.sub("features").linear(flat, FEATURES));
     let logits = root.sub("head").linear(features, labels.classes);
     let beside = |v: Var| match labels.heads {
         1 => v,
@@ -183,7 +174,7 @@ impl Classifier {
 
     /// The number of features of an image.
     pub fn feature_count(&self) -> usize {
-        WIDTHS[2] * self.labels.heads
+        FEATURES * self.labels.heads
     }
 
     /// Labels, confidences and features of images `[n, h, w, c]` in `[0, 1]`; values outside are clamped, as they would be in a
