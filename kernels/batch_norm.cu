@@ -172,7 +172,7 @@ __device__ inline void wgrad(const float *__restrict__ dy, const float *__restri
         const Pack<V> outer = load<V>(dy, at), inner = load<V>(x, at);
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-            const float dz = outer.v[j] * activation_slope(act, channel.z(j, inner.v[j]));
+            const float dz = act == 0 ? outer.v[j] : outer.v[j] * activation_slope(act, channel.z(j, inner.v[j]));
             sums.v[j] += dz;
             sums.v[V + j] += dz * channel.factor(j, inner.v[j]);
         }
