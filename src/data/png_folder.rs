@@ -315,6 +315,20 @@ pub(super) fn read_png(path: &Path) -> Result<Decoded, DataError> {
     );
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(failed)?;
+    let info = reader.info();
+    // The decoder takes these two on trust, and panics where they do not fit each other.
+    let colours = info.palette.as_deref().map_or(0, <[u8]>::len);
+    let opacities = info.trns.as_deref().map_or(0, <[u8]>::len);
+    if info.color_type == ColorType::Indexed
+        && (colours == 0 || colours % 3 != 0 || colours > 3 * 256 || opacities > colours / 3)
+    {
+        return Err(DataError::Damaged {
+            path: path.to_owned(),
+            reason: format!(
+                "its palette has {colours} bytes of colours and {opacities} of opacities"
+            ),
+        });
+    }
     let bytes = reader
         .output_buffer_size()
         .filter(|&bytes| bytes <= MAX_DECODED_BYTES)

@@ -77,7 +77,8 @@ fn import_vae(
         &model,
         &config.train_vae,
         config.data.num_x_bits,
-        1,
+        // Only its states count, but a batch norm over single pixels needs two images.
+        2,
         POWER_ITERATIONS[1],
         NoiseSource::Streams(0),
     );
