@@ -266,7 +266,7 @@ fn seeds() -> Vec<Vec<u8>> {
         ),
         seed(0, &with_storages(&one)),
         seed(1, &one),
-        seed(1, &two[..].to_vec()),
+        seed(1, &two),
         seed(1, &newer),
         seed(2, &one),
     ]

@@ -400,6 +400,7 @@ impl<'p> Machine<'p> {
 
     /// `class(*args)`, for the few classes that are data; any other is noted down.
     fn make(&mut self, class: Id, args: Id) -> Step {
+        let name = self.class(class)?.len();
         // The contents of arguments are copied twice as wide at most: extents and pairs.
         let contents: usize = (self.tuple(args)?.iter())
             .map(|&arg| match self.node(arg) {
@@ -407,7 +408,7 @@ impl<'p> Machine<'p> {
                 _ => 2 * self.size(arg),
             })
             .sum();
-        self.copy(self.class(class)?.len() + self.size(args) + contents)?;
+        self.copy(name + self.size(args) + contents)?;
         let class = self.class(class)?.to_string();
         let args = self.tuple(args)?.to_vec();
         let node = match (class.as_str(), &args[..]) {

@@ -134,7 +134,7 @@ fn idx_errors_name_file_and_way_out() {
     write(
         path,
         &format!("{TRAIN_LABELS}.gz"),
-        &gzip(&idx_labels(&[7, 10])),
+        &gzip(&idx_labels(&[&[7, 10][..], &[0; 18]].concat())),
     );
     assert_contains(
         &message(open_mnist(path), &labels),
