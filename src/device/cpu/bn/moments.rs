@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::{Source, channels, chunks};
 use crate::device::cpu::parallel::{self, Shared};
 use crate::device::cpu::simd::{self, Kernel, Simd};
-use crate::device::cpu::wgrad::sum_partials;
 
 /// Rows whose terms are added up one after the other, in several sums side by side, before the result joins a sum of such: the rounding
 /// error of a sum grows with this and with the number of such sums, not with their product.
@@ -196,5 +195,16 @@ pub fn column_sum(
             );
         });
     }
-    sum_partials(parts, &mut out[..c], accumulate);
+    join(parts, &mut out[..c], accumulate);
+}
+
+/// `out (+)=` the sum of partial sums, each as long as `out`, rounded once: there are few enough for double precision.
+fn join(parts: &[f32], out: &mut [f32], accumulate: bool) {
+    let c = out.len();
+    for (channel, out) in out.iter_mut().enumerate() {
+        let parts = parts.iter().skip(channel).step_by(c);
+        let sum: f64 = parts.map(|p| f64::from(*p)).sum();
+        let before = if accumulate { f64::from(*out) } else { 0.0 };
+        *out = (before + sum) as f32;
+    }
 }
