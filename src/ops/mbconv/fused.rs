@@ -55,6 +55,12 @@ pub(super) fn takes(c: &Channels) -> bool {
     c.k == WINDOW && fits(c.ci) && fits(c.co) && c.hidden.is_multiple_of(FORWARD)
 }
 
+/// The most lines that any tile of an image has with its neighbourhood of `distance`, which ends where the image ends.
+fn widest(extent: usize, tile: usize, distance: usize) -> usize {
+    let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
+    (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
+}
+
 impl Fused {
     /// The launch for an input of shape `x`, where precision, channels and shared memory allow one.
     pub fn new(op: &Fprop, cx: GpuContext<'_>, x: Shape, direction: Direction) -> Option<Self> {
@@ -65,9 +71,9 @@ impl Fused {
         let (h, w) = (x[1], x[2]);
         let columns = if w > 8 { 16 } else { 8 };
         let rows = TILE / columns;
-        let room = |distance: usize| {
-            let across = (columns + 2 * distance).min(w);
-            ((rows + 2 * distance).min(h) * across).next_multiple_of(16)
+        let room = |distance| {
+            let pixels = widest(h, rows, distance) * widest(w, columns, distance);
+            pixels.next_multiple_of(16)
         };
         let (near, far) = (room(HALO), room(2 * HALO));
         let sums = match direction {
@@ -193,6 +199,14 @@ mod tests {
         let backward = fused([64, 16, 16, 256], H200, Direction::Dgrad).expect("fits");
         assert_eq!(backward.blocks, 128);
         assert!(fused([64, 16, 16, 256], A100, Direction::Dgrad).is_none());
+    }
+
+    #[test]
+    fn neighbourhoods_end_with_the_image() {
+        // One tile, two tiles, three tiles: only the middle one of three has neighbours on both sides.
+        assert_eq!([8, 16, 24].map(|h| widest(h, 8, 2)), [8, 10, 12]);
+        assert_eq!([8, 16, 24].map(|h| widest(h, 8, 4)), [8, 12, 16]);
+        assert_eq!(widest(17, 8, 4), 13);
     }
 
     #[test]
