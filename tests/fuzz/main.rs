@@ -5,7 +5,7 @@
 //! edits of them for two seconds. Longer runs, one target at a time:
 //!
 //! ```text
-//! VAEBM_FUZZ_SECONDS=600 VAEBM_FUZZ_SEED=1 cargo test --test fuzz -- --exact torch_files --nocapture
+//! VAEBM_FUZZ_SECONDS=600 VAEBM_FUZZ_SEED=1 cargo test --test fuzz -- --exact torch::torch_files --nocapture
 //! ```
 //!
 //! Where an input can be damaged at several depths (a file, what is packed in it, one of several files), its first byte says which.
