@@ -425,3 +425,50 @@ fn an_interrupted_run_saves_and_goes_on() {
     let last = RunFolder::last_checkpoint_at(&config.run.out, Stage::Vae).unwrap();
     assert_eq!(Checkpoint::open(&last).unwrap().header().step, stopped + 2);
 }
+
+#[test]
+fn runs_of_two_seeds_are_measured_by_one_classifier() {
+    let (folder, _) = prepared(|_| ());
+    let at = folder.path();
+    tiny::succeed(at, &["train", "vae", "--config", "tiny.toml"]);
+    for (out, seed) in [("one", "1"), ("two", "2")] {
+        tiny::succeed(
+            at,
+            &["train", "ebm", "--vae", "run", "--out", out, "--seed", seed],
+        );
+    }
+    let told = tiny::succeed(
+        at,
+        &["eval", "one", "two", "--n", "30", "--num-steps", "10"],
+    );
+    assert!(told.contains("2 runs (mean; difference"), "{told}");
+    let reports = ["one", "two"].map(|out| {
+        assert!(is_png(&at.join(out).join("samples.png")));
+        let text = std::fs::read_to_string(at.join(out).join("report.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    });
+    for (report, seed) in reports.iter().zip([1, 2]) {
+        assert_eq!(
+            (&report["samples"], &report["seed"]),
+            (&30.into(), &seed.into())
+        );
+    }
+    // The same yardstick: held-out data measures the same, samples do not.
+    assert_eq!(reports[0]["data"], reports[1]["data"]);
+    assert_eq!(
+        reports[0]["classifier_accuracy"],
+        reports[1]["classifier_accuracy"]
+    );
+    assert_ne!(
+        reports[0]["vaebm"]["frechet"],
+        reports[1]["vaebm"]["frechet"]
+    );
+    // The last line of the table is the mean of the runs' own figures.
+    let figure = |report: &serde_json::Value| report["vaebm"]["frechet"].as_f64().unwrap();
+    let mean = format!("{:.4}", reports.iter().map(figure).sum::<f64>() / 2.0);
+    let line = told
+        .lines()
+        .rfind(|line| line.starts_with("Frechet"))
+        .unwrap();
+    assert!(line.contains(&mean), "{mean} in: {line}");
+}

@@ -232,6 +232,15 @@ impl Ring {
         if !journal.marks.is_sorted_by_key(|mark| mark.head) {
             return Err(corrupt(&journal_path, "its marks are not in order".into()));
         }
+        let file = access.open(path).map_err(io_error(path))?;
+        let found = file.metadata().map_err(io_error(path))?.len();
+        // It may be longer: growing gives it its new length before the journal tells of it.
+        if byte_length(spec).is_none_or(|wanted| found < wanted) {
+            return Err(corrupt(
+                path,
+                format!("it has {found} bytes where {:?} belong", byte_length(spec)),
+            ));
+        }
         for mark in &journal.marks {
             let mut seen = vec![false; spec.slots];
             let sound = mark.window.len() <= spec.capacity
@@ -246,15 +255,6 @@ impl Ring {
                     format!("mark {} names impossible slots", mark.head),
                 ));
             }
-        }
-        let file = access.open(path).map_err(io_error(path))?;
-        let found = file.metadata().map_err(io_error(path))?.len();
-        // It may be longer: growing gives it its new length before the journal tells of it.
-        if byte_length(spec).is_none_or(|wanted| found < wanted) {
-            return Err(corrupt(
-                path,
-                format!("it has {found} bytes where {:?} belong", byte_length(spec)),
-            ));
         }
         Ok(Self {
             path: path.into(),

@@ -167,14 +167,35 @@ impl Resolver {
     /// # Errors
     /// [`ConfigError::Invalid`] with everything that is out of range.
     pub fn finish(self) -> Result<Config, ConfigError> {
-        let config: Config =
-            Value::Table(self.table)
-                .try_into()
-                .map_err(|error: toml::de::Error| {
-                    ConfigError::Invalid(vec![error.message().to_string()])
-                })?;
+        let config: Result<Config, toml::de::Error> = Value::Table(self.table.clone()).try_into();
+        let config = config.map_err(|error| {
+            let alone = self.unreadable();
+            ConfigError::Invalid(if alone.is_empty() {
+                vec![error.message().into()]
+            } else {
+                alone
+            })
+        })?;
         config.validate()?;
         Ok(config)
+    }
+}
+
+impl Resolver {
+    /// The values that do not fit their keys, found by trying each alone: the parser's message names no key.
+    fn unreadable(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, section) in &self.table {
+            for (key, value) in section.as_table().into_iter().flatten() {
+                let mut alone = Layer::new("");
+                alone.set(name, key, value.clone());
+                let config: Result<Config, toml::de::Error> = Value::Table(alone.table).try_into();
+                if let Err(error) = config {
+                    problems.push(format!("{name}.{key}: {}", error.message()));
+                }
+            }
+        }
+        problems
     }
 }
 

@@ -317,3 +317,42 @@ fn devices_are_named_as_people_name_them() {
         (None, None, None, None)
     );
 }
+
+#[test]
+fn a_number_beyond_its_type_is_named() {
+    let layer = Layer::parse("[data]\nnum_x_bits = 9223372036854775807", "a.toml").unwrap();
+    let resolver = Resolver::new(&Config::default()).unwrap();
+    let told = resolver
+        .overlay(layer)
+        .unwrap()
+        .finish()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("data.num_x_bits: ") && told.contains("9223372036854775807"),
+        "{told}"
+    );
+}
+
+#[test]
+fn one_image_is_too_few_where_features_are_single_pixels() {
+    let mut config = Config::default();
+    config.data.size = 16;
+    config.vae.num_preprocess_blocks = 1;
+    config.vae.num_postprocess_blocks = 1;
+    config.vae.num_latent_scales = 4;
+    config.train_vae.batch_size = 2;
+    config.sample.readjust_batch = 1;
+    config.validate().unwrap();
+    config.sample.readjust_bn = 1;
+    config.train_vae.batch_size = 1;
+    config.train_ebm.batch_size = 1;
+    let told = config.validate().unwrap_err().to_string();
+    assert!(
+        told.contains("train_vae.batch_size = 1") && told.contains("sample.readjust_batch = 1"),
+        "{told}"
+    );
+    assert!(!told.contains("train_ebm.batch_size"), "{told}");
+    config.vae.num_latent_scales = 3;
+    config.validate().unwrap();
+}

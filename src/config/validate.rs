@@ -288,6 +288,24 @@ impl Config {
                 )
             });
         }
+        // The smallest feature maps are single pixels: then a batch norm has one number per channel and image.
+        if halvings <= 20 && self.data.size >> halvings == 1 {
+            let readjusted = self.sample.readjust_bn == 0 || self.sample.readjust_batch > 1;
+            let between = self.train_ebm.readjust_bn == 0 || self.train_ebm.batch_size > 1;
+            for (key, enough) in [
+                ("train_vae.batch_size", self.train_vae.batch_size > 1),
+                ("train_ebm.batch_size", between),
+                ("sample.readjust_batch", readjusted),
+            ] {
+                problems.unless(enough, || {
+                    format!(
+                        "{key} = 1 is too little where data.size = {} is halved {halvings} time(s) to a single pixel: batch \
+                         norms need two numbers per channel",
+                        self.data.size
+                    )
+                });
+            }
+        }
         match vae.decoder {
             Decoder::Normal | Decoder::Bernoulli => {
                 problems.unless(vae.num_mixture_dec == 1, || {

@@ -38,16 +38,18 @@ pub(super) fn read_part(dir: &Path, part: Part) -> Result<Pixels, DataError> {
     let image_path = find(dir, part, "images", "idx3")?;
     let label_path = find(dir, part, "labels", "idx1")?;
     let (shape, pixels) = read_images(&image_path)?;
-    let labels = read_labels(&label_path)?;
     let images = pixels.len() / shape.values();
-    if images != labels.len() {
+    let mut file = IdxFile::open(&label_path)?;
+    let count = file.label_count()?;
+    if u64::from(count) != images as u64 {
         return Err(DataError::CountMismatch {
             image_path,
             images,
             label_path,
-            labels: labels.len(),
+            labels: count as usize,
         });
     }
+    let labels = file.labels(count)?;
     Ok(Pixels::new(shape, pixels, Some((labels, CLASSES))))
 }
 
@@ -100,22 +102,6 @@ fn read_images(path: &Path) -> Result<(ImageShape, Vec<u8>), DataError> {
     Ok((shape, pixels))
 }
 
-fn read_labels(path: &Path) -> Result<Vec<u8>, DataError> {
-    let mut file = IdxFile::open(path)?;
-    let hint = "this looks like an image file; are the file names swapped?";
-    let [count] = file.header(LABEL_MAGIC, "an IDX label file", IMAGE_MAGIC, hint)?;
-    let labels = file.body(u64::from(count), "labels")?;
-    match labels.iter().position(|&label| u32::from(label) >= CLASSES) {
-        Some(item) => Err(DataError::WrongLabel {
-            path: path.to_owned(),
-            item,
-            label: u32::from(labels[item]),
-            classes: CLASSES,
-        }),
-        None => Ok(labels),
-    }
-}
-
 /// An open file, decompressed as it is read if it starts like a gzip file.
 struct IdxFile<'a> {
     path: &'a Path,
@@ -133,6 +119,27 @@ impl<'a> IdxFile<'a> {
             Box::new(reader)
         };
         Ok(IdxFile { path, reader })
+    }
+
+    /// Reads the header of a label file.
+    fn label_count(&mut self) -> Result<u32, DataError> {
+        let hint = "this looks like an image file; are the file names swapped?";
+        let [count] = self.header(LABEL_MAGIC, "an IDX label file", IMAGE_MAGIC, hint)?;
+        Ok(count)
+    }
+
+    /// Reads what follows it.
+    fn labels(&mut self, count: u32) -> Result<Vec<u8>, DataError> {
+        let labels = self.body(u64::from(count), "labels")?;
+        match labels.iter().position(|&label| u32::from(label) >= CLASSES) {
+            Some(item) => Err(DataError::WrongLabel {
+                path: self.path.to_owned(),
+                item,
+                label: u32::from(labels[item]),
+                classes: CLASSES,
+            }),
+            None => Ok(labels),
+        }
     }
 
     /// Reads the magic number and `N` dimensions. `other` is the magic number of the sister format, which `hint` is for.

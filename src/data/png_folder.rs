@@ -14,7 +14,9 @@ use super::{DataError, Dataset, ImageShape};
 /// Decoded pictures are kept until they fill this many bytes; the others are decoded whenever they are read.
 const CACHE_BYTES: usize = 2 << 30;
 /// A picture that decodes to more than this is refused rather than allowed to take all memory.
-const MAX_DECODED_BYTES: usize = 512 << 20;
+const MAX_DECODED_BYTES: usize = 256 << 20;
+/// And so is one of more pixels, because grey ones widen to colour.
+const MAX_PIXELS: usize = 64 << 20;
 /// The side that a set can be resized to.
 const MAX_SIZE: usize = 4096;
 
@@ -149,6 +151,26 @@ impl PngFolder {
                 ),
             });
         }
+        let channels = self.shape.channels;
+        let size = self.shape.width;
+        let to @ [to_height, to_width] = match self.crop {
+            Crop::Random => {
+                let short = width.min(height);
+                [height, width].map(|side| (side * size / short).max(size))
+            }
+            Crop::Centre | Crop::Box { .. } => [size, size],
+        };
+        // Between the two steps of resizing it has the rows of the one and the columns of the other.
+        let largest = to_height.max(bottom - top).saturating_mul(to_width);
+        if largest > MAX_PIXELS {
+            return Err(DataError::WrongSize {
+                path: path.to_owned(),
+                reason: format!(
+                    "{width}x{height} pixels become {to_width}x{to_height} where the short side is made {size}: more than this program \
+                     takes on; cut the picture or remove it"
+                ),
+            });
+        }
         let row_bytes = (right - left) * picture.channels;
         let cropped: Vec<u8> = picture
             .pixels
@@ -158,20 +180,12 @@ impl PngFolder {
             .flat_map(|row| &row[left * picture.channels..][..row_bytes])
             .copied()
             .collect();
-        let channels = self.shape.channels;
+        drop(picture.pixels);
         let colours = to_channels(&cropped, picture.channels, channels);
-        let size = self.shape.width;
-        let to = match self.crop {
-            Crop::Random => {
-                let short = width.min(height);
-                [height, width].map(|side| (side * size / short).max(size))
-            }
-            Crop::Centre | Crop::Box { .. } => [size, size],
-        };
-        let [height, width] = to;
+        drop(cropped);
         Ok(Resized {
-            height,
-            width,
+            height: to_height,
+            width: to_width,
             pixels: resize(&colours, [bottom - top, right - left], channels, to).into(),
         })
     }
@@ -271,8 +285,9 @@ pub(super) fn read_png(path: &Path) -> Result<Decoded, DataError> {
         DecodingError::LimitsExceeded => DataError::WrongSize {
             path: path.to_owned(),
             reason: format!(
-                "it decodes to more than {} MiB; shrink the picture",
-                MAX_DECODED_BYTES >> 20
+                "it decodes to more than {} MiB or {} megapixels; shrink the picture",
+                MAX_DECODED_BYTES >> 20,
+                MAX_PIXELS >> 20
             ),
         },
         error => DataError::Damaged {
@@ -300,9 +315,27 @@ pub(super) fn read_png(path: &Path) -> Result<Decoded, DataError> {
     );
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(failed)?;
+    let info = reader.info();
+    // The decoder takes these two on trust, and panics where they do not fit each other.
+    let colours = info.palette.as_deref().map_or(0, <[u8]>::len);
+    let opacities = info.trns.as_deref().map_or(0, <[u8]>::len);
+    if info.color_type == ColorType::Indexed
+        && (colours == 0 || colours % 3 != 0 || colours > 3 * 256 || opacities > colours / 3)
+    {
+        return Err(DataError::Damaged {
+            path: path.to_owned(),
+            reason: format!(
+                "its palette has {colours} bytes of colours and {opacities} of opacities"
+            ),
+        });
+    }
     let bytes = reader
         .output_buffer_size()
         .filter(|&bytes| bytes <= MAX_DECODED_BYTES)
+        .filter(|_| {
+            let info = reader.info();
+            u64::from(info.width) * u64::from(info.height) <= MAX_PIXELS as u64
+        })
         .ok_or_else(|| failed(DecodingError::LimitsExceeded))?;
     let mut pixels = vec![0; bytes];
     let frame = reader.next_frame(&mut pixels).map_err(failed)?;

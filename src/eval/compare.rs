@@ -259,15 +259,14 @@ fn samples(
         sampler.start(device, noise)?;
         samples.vae.extend(sampler.images(device, s.image)?.images);
         if first == 0 {
-            let stride = s.num_steps.div_ceil(PATH - 1).max(1);
             samples.path.extend(&samples.vae[..values]);
-            for at in (0..s.num_steps).step_by(stride) {
-                let steps = stride.min(s.num_steps - at);
+            for stretch in path_steps(s.num_steps).windows(2) {
                 let noise = Noise {
-                    step: at as u32,
+                    step: stretch[0] as u32,
                     ..noise
                 };
-                sampler.advance(device, noise, steps as u32, s.step_size)?;
+                let steps = (stretch[1] - stretch[0]) as u32;
+                sampler.advance(device, noise, steps, s.step_size)?;
                 samples
                     .path
                     .extend(&sampler.images(device, s.image)?.images[..values]);
@@ -294,6 +293,12 @@ fn samples(
         }
     }
     Ok(Some(samples))
+}
+
+/// The steps of a chain that are shown: the first, the last, and evenly between them, [`PATH`] in all where there are so many.
+fn path_steps(steps: usize) -> Vec<usize> {
+    let parts = steps.min(PATH - 1);
+    (0..=parts).map(|i| i * steps / parts.max(1)).collect()
 }
 
 /// Replaces each image by what the published script saves of it: stretched from its own minimum to its own maximum, in 8 bits.
@@ -334,7 +339,16 @@ fn picture(config: &Config, held_out: &[f32], samples: &Samples) -> Picture {
 
 #[cfg(test)]
 mod tests {
-    use super::stretch;
+    use super::{path_steps, stretch};
+
+    #[test]
+    fn a_chain_is_shown_at_nine_steps_if_it_has_them() {
+        assert_eq!(path_steps(0), [0]);
+        assert_eq!(path_steps(3), [0, 1, 2, 3]);
+        assert_eq!(path_steps(8), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(path_steps(10), [0, 1, 2, 3, 5, 6, 7, 8, 10]);
+        assert_eq!(path_steps(16), [0, 2, 4, 6, 8, 10, 12, 14, 16]);
+    }
 
     #[test]
     fn each_image_is_stretched_on_its_own() {

@@ -18,6 +18,9 @@ use crate::train::states::{FRESH_POWER_VECTORS, StateList, save};
 use crate::train::vae_programs::{NoiseSource, POWER_ITERATIONS, VAE, train_step};
 use crate::train::{ebm_programs, restore};
 
+/// Cells of a model that is described at once, whatever the file holds, so that missing tensors are named.
+const SMALL_MODEL: usize = 64;
+
 /// What was brought over.
 #[derive(Clone, Debug)]
 pub struct Imported {
@@ -72,12 +75,26 @@ fn import_vae(
     let mut config = published.config;
     config.run.out = out.into();
     config.validate()?;
+    let (vae, weights) = (&config.vae, of_state_dict(state).map_or(0, |t| t.len()));
+    let cells = vae.groups_per_scale().iter().sum::<usize>()
+        * (vae.num_cell_per_cond_enc + vae.num_cell_per_cond_dec)
+        + vae.num_preprocess_blocks * (vae.num_preprocess_cells + vae.num_postprocess_cells);
+    // A cell has several tensors. Describing a model takes time, which a small file should not ask for.
+    if cells > weights + SMALL_MODEL {
+        return Err(content(
+            file,
+            format!(
+                "weights are missing: it has {weights} tensors, and its `args` describe a model of {cells} cells"
+            ),
+        ));
+    }
     let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
     let recorded = train_step(
         &model,
         &config.train_vae,
         config.data.num_x_bits,
-        1,
+        // Only its states count, but a batch norm over single pixels needs two images.
+        2,
         POWER_ITERATIONS[1],
         NoiseSource::Streams(0),
     );

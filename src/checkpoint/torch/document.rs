@@ -121,7 +121,9 @@ impl Resolver<'_> {
         let node = &document.nodes[id as usize];
         let length = match node {
             Node::Str(text) | Node::Class(text) => text.len(),
+            Node::Object { class, .. } => class.len(),
             Node::Bytes(bytes) => bytes.len(),
+            Node::Tensor(view) => size_of_val(&view.shape[..]),
             _ => 0,
         };
         self.left = self

@@ -11,6 +11,10 @@ use std::collections::HashMap;
 /// Longest pickle that is read. The largest model's has some megabytes; a hostile one costs about 60 bytes of memory per
 /// byte.
 const LONGEST: usize = 1 << 24;
+/// Bytes that may be copied per byte of pickle: of names, keys and references to what was noted down. Honest pickles need less than
+/// two; one that recalls a long text or tuple over and over would otherwise take the square of its length.
+const MOST_COPIES: usize = 16;
+const FREE_COPIES: usize = 1 << 16;
 
 /// Parses one pickle; tells also how many bytes it took.
 pub(super) fn parse(bytes: &[u8]) -> Result<(Document, usize), String> {
@@ -21,6 +25,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Document, usize), String> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        copied: 0,
     };
     let root = machine
         .run()
@@ -36,6 +41,8 @@ struct Machine<'p> {
     /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Bytes copied out of earlier values.
+    copied: usize,
 }
 
 type Step<T = ()> = Result<T, String>;
@@ -116,6 +123,7 @@ impl<'p> Machine<'p> {
                         return Err("a class is named by something else than texts".into());
                     };
                     let class = class_name(module, name);
+                    self.copy(class.len())?;
                     self.push(Node::Class(class))?;
                 }
                 b'R' | 0x81 => {
@@ -125,6 +133,7 @@ impl<'p> Machine<'p> {
                 0x92 => {
                     // Named arguments come as a dictionary, which is kept as one more argument.
                     let parts = self.pop_many(3)?;
+                    self.copy(self.class(parts[0])?.len() + self.size(parts[1]))?;
                     let mut args = self.tuple(parts[1])?.to_vec();
                     args.push(parts[2]);
                     let class = self.class(parts[0])?.to_string();
@@ -260,6 +269,23 @@ impl<'p> Machine<'p> {
         Ok(())
     }
 
+    /// Accounts for bytes that are copied out of earlier values.
+    fn copy(&mut self, bytes: usize) -> Step {
+        self.copied = self.copied.saturating_add(bytes);
+        if self.copied > MOST_COPIES * self.at + FREE_COPIES {
+            return Err("its values would take far more memory than it has bytes: refused".into());
+        }
+        Ok(())
+    }
+
+    /// Bytes of a copy of a container's references.
+    fn size(&self, id: Id) -> usize {
+        match self.node(id) {
+            Node::Tuple(items) | Node::List(items) => size_of_val(&items[..]),
+            _ => 0,
+        }
+    }
+
     fn node(&self, id: Id) -> &Node {
         &self.nodes[id as usize]
     }
@@ -374,6 +400,15 @@ impl<'p> Machine<'p> {
 
     /// `class(*args)`, for the few classes that are data; any other is noted down.
     fn make(&mut self, class: Id, args: Id) -> Step {
+        let name = self.class(class)?.len();
+        // The contents of arguments are copied twice as wide at most: extents and pairs.
+        let contents: usize = (self.tuple(args)?.iter())
+            .map(|&arg| match self.node(arg) {
+                Node::Storage(storage) => storage.key.len(),
+                _ => 2 * self.size(arg),
+            })
+            .sum();
+        self.copy(name + self.size(args) + contents)?;
         let class = self.class(class)?.to_string();
         let args = self.tuple(args)?.to_vec();
         let node = match (class.as_str(), &args[..]) {
@@ -425,7 +460,12 @@ impl<'p> Machine<'p> {
     }
 
     /// `('storage', class, key, location, count)`, before PyTorch 1.6 with a view of another storage at the end.
-    fn storage(&self, id: Id) -> Step<StorageRef> {
+    fn storage(&mut self, id: Id) -> Step<StorageRef> {
+        if let Some(&key) = self.tuple(id)?.get(2)
+            && let Node::Str(key) = self.node(key)
+        {
+            self.copy(key.len())?;
+        }
         let parts = self.tuple(id)?;
         let &[kind, class, key, _, count, ref view @ ..] = parts else {
             return Err(format!("a persistent reference has {} parts", parts.len()));

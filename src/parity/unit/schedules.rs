@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use crate::config::TrainVae;
+use crate::config::{Config, TrainVae};
 use crate::parity::array::Array;
 use crate::parity::file::json;
 use crate::parity::rule::{DOUBLE, row};
 use crate::parity::{ParityError, Row};
 use crate::train::schedule::Schedule;
+
+/// Epochs, and steps of each, that a file can ask for: a schedule keeps a number per epoch.
+const MOST_EPOCHS: usize = 100_000;
+const MOST_STEPS: u64 = 1 << 32;
 
 /// One setting with its schedules.
 #[derive(serde::Deserialize)]
@@ -45,6 +49,22 @@ pub(in crate::parity) fn run(name: &str, path: &Path) -> Result<Vec<Row>, Parity
             weight_decay_norm_anneal: true,
             ..TrainVae::default()
         };
+        let steps = s.iters_per_epoch;
+        if s.epochs > MOST_EPOCHS || !(1..=MOST_STEPS).contains(&steps) {
+            return Err(ParityError::malformed(
+                path,
+                format!(
+                    "setting {i} has {} epochs of {steps} steps; 1 to {MOST_EPOCHS} of 1 to {MOST_STEPS} are read",
+                    s.epochs
+                ),
+            ));
+        }
+        let whole = Config {
+            train_vae: config.clone(),
+            ..Config::default()
+        };
+        (whole.validate())
+            .map_err(|e| ParityError::malformed(path, format!("setting {i}: {e}")))?;
         let schedule = Schedule::new(&config, s.iters_per_epoch);
         let at = |pick: fn(&crate::train::schedule::Coefficients) -> f64, steps: usize| {
             let values = (0..steps as u64).map(|step| pick(&schedule.at(step)));
