@@ -7,7 +7,7 @@ use super::source::{Source, config_in};
 use super::train_vae::{resolve, tell_end};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
-use crate::config::{Config, ConfigError, Data, Ebm, Run, Stage, TrainEbm};
+use crate::config::{Config, ConfigError, Data, Ebm, Guard, Run, Stage, TrainEbm};
 use crate::run::{RunFolder, Start};
 use crate::train::ebm;
 use std::path::PathBuf;
@@ -16,8 +16,13 @@ use std::path::PathBuf;
 pub(super) struct StageTwo;
 
 impl Scope for StageTwo {
-    const SECTIONS: &'static [Section] =
-        &[TrainEbm::SECTION, Ebm::SECTION, Data::SECTION, Run::SECTION];
+    const SECTIONS: &'static [Section] = &[
+        TrainEbm::SECTION,
+        Ebm::SECTION,
+        Data::SECTION,
+        Run::SECTION,
+        Guard::SECTION,
+    ];
     const WITHOUT: &'static [(&'static str, &'static str)] = &[("run", "preset")];
 }
 

@@ -12,7 +12,7 @@ mod judge;
 mod keep;
 mod measure;
 
-pub use judge::{JudgeSettings, Layout, TRIPPED, Watch, judge};
+pub use judge::{JudgeSettings, Layout, MAX_WINDOW, TRIPPED, Watch, judge};
 pub use keep::{keep, put_back};
 pub use measure::{clamped, distance, norm};
 

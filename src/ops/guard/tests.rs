@@ -15,7 +15,7 @@ fn settings() -> JudgeSettings {
         both: true,
         floor: 0.5,
         relative: 0.0,
-        limit: 1e3,
+        limit: 1e4,
     };
     JudgeSettings {
         watches: vec![watch; 2],
