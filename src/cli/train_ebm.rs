@@ -97,6 +97,25 @@ pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError
             has.size, has.channels, asked.size, asked.channels
         )]));
     }
+    let mut other = Vec::new();
+    let mut same = |key: &str, asked: String, has: String| {
+        if asked != has {
+            other.push(format!(
+                "data.{key} = {asked}, and the VAE was trained with {has}: the energy network would learn the difference; leave the \
+                 key to the VAE's run (--vae without a preset), or train a VAE on these images"
+            ));
+        }
+    };
+    same(
+        "dataset",
+        asked.dataset.to_string(),
+        has.dataset.to_string(),
+    );
+    same("grain", asked.grain.to_string(), has.grain.to_string());
+    same("crop", asked.crop.to_string(), has.crop.to_string());
+    if !other.is_empty() {
+        return Err(ConfigError::Invalid(other));
+    }
     config.vae = vae.vae.clone();
     Ok(())
 }

@@ -411,6 +411,8 @@ section! {
         /// Root mean square movement of a chain in an iteration of stage 2, in deviations of the prior, beyond which a step is bad at any
         /// time.
         max_movement: f64 = 4.0,
+        /// Energy gap of stage 2, in either direction, beyond which a step is bad at any time.
+        max_gap: f64 = 1e4,
         /// Rollbacks after which a run gives up.
         max_rollbacks: u64 = 6,
         /// What a rollback changes besides the noise.

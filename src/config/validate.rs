@@ -413,6 +413,7 @@ impl Config {
         problems.real("guard.threshold", guard.threshold, 0.0, 1e5);
         problems.count("guard.patience", guard.patience, 1, 100_000);
         problems.positive("guard.max_movement", guard.max_movement);
+        problems.positive("guard.max_gap", guard.max_gap);
         problems.real("guard.lr_factor", guard.lr_factor, 1e-6, 1.0);
         problems.real("guard.norm_factor", guard.norm_factor, 1.0, 1e6);
         problems.real("guard.step_factor", guard.step_factor, 1e-6, 1.0);

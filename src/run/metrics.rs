@@ -51,7 +51,7 @@ impl MetricsWriter {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    /// Removes the steps and validations after `step`, which never were; what the guard had to say stays.
+    /// Removes the lines of the steps after `step`, which never were; those of rollbacks stay.
     fn go_back(&mut self, step: u64) -> io::Result<()> {
         let before = std::fs::read(&self.path)?;
         let kept = lines(&before, |line| keeps(line, &self.stage, step, true));
@@ -94,7 +94,7 @@ fn lines(text: &[u8], keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     lines.filter(|line| keep(line)).flatten().copied().collect()
 }
 
-fn keeps(line: &[u8], stage: &str, from_step: u64, guard: bool) -> bool {
+fn keeps(line: &[u8], stage: &str, from_step: u64, rollbacks: bool) -> bool {
     if line.last() != Some(&b'\n') {
         return false;
     }
@@ -103,7 +103,7 @@ fn keeps(line: &[u8], stage: &str, from_step: u64, guard: bool) -> bool {
         return true;
     };
     let text = |key: &str| value.get(key).and_then(Value::as_str);
-    if guard && text("kind") == Some("guard") {
+    if rollbacks && value.get("back_to").is_some() {
         return true;
     }
     let of_stage = text("stage") == Some(stage);

@@ -50,6 +50,7 @@ impl Judgement {
                         both: true,
                         floor: 0.02,
                         relative: 0.05,
+                        limit: config.max_gap,
                         ..free
                     },
                     factor,
