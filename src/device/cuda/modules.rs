@@ -35,6 +35,7 @@ modules![
     "layout",
     "loss",
     "mbconv",
+    "mbconv_bf16",
     "noise",
     "optim",
     "reduce",
