@@ -1,4 +1,4 @@
-// Optimisers: one launch moves every parameter of a network. With t the number of the step, from 1:
+// Optimisers: one launch moves every parameter of a network. With t the number of the step, from 1, or 0 to leave everything as it is:
 //
 //   adamax: g += decay p; m = beta1 m + (1 - beta1) g; u = max(beta2 u, |g| + eps); p -= lr / (1 - beta1^t) m / u
 //   adam_clip: from the second step on g = clamp(g, -b, b), b = sigmas sqrt(v / (1 - beta2^(t - 1))) + floor; then
@@ -109,11 +109,11 @@ __device__ inline void update(const Item *items, const Rule &rule) {
 }
 
 extern "C" __global__ void adamax_f32(const Item *items, const float *learning_rate, const float *t, AdamaxSettings settings) {
-    update(items, Adamax(settings, *learning_rate, *t));
+    if (*t != 0.0f) update(items, Adamax(settings, *learning_rate, *t));
 }
 
 extern "C" __global__ void adam_clip_f32(const Item *items, const float *learning_rate, const float *t, AdamSettings settings) {
-    update(items, Adam(settings, *learning_rate, *t));
+    if (*t != 0.0f) update(items, Adam(settings, *learning_rate, *t));
 }
 
 extern "C" __global__ void clipped_gradients_f32(const Item *items, const float *t, AdamSettings settings) {

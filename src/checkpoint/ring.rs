@@ -184,10 +184,26 @@ impl Ring {
     /// # Errors
     /// Missing or damaged files, another shape than expected, no such mark.
     pub fn open(path: &Path, spec: RingSpec, mark: u64) -> Result<Self, RingError> {
+        Self::open_beside(path, spec, mark, mark)
+    }
+
+    /// The same, with an earlier mark `kept` that can still be returned to. Two marks and the live window may have no slot in common,
+    /// so there is room for one more capacity.
+    ///
+    /// # Errors
+    /// As [`Ring::open`].
+    pub fn open_beside(
+        path: &Path,
+        spec: RingSpec,
+        mark: u64,
+        kept: u64,
+    ) -> Result<Self, RingError> {
         let mut ring = Self::load(path, spec, OpenOptions::new().read(true).write(true))?;
-        ring.grow(spec.slots)?;
+        ring.position(kept)?;
+        let beside = if kept == mark { 0 } else { spec.capacity };
+        ring.grow(spec.slots + beside)?;
         ring.roll_back(mark)?;
-        ring.release_before(mark)?;
+        ring.keep_marks(&[kept, mark])?;
         Ok(ring)
     }
 
@@ -413,16 +429,30 @@ impl Ring {
     /// # Errors
     /// No such mark; a journal that cannot be written.
     pub fn release_before(&mut self, mark: u64) -> Result<(), RingError> {
-        let position = self.position(mark)?;
-        let kept = self.marks.split_off(position);
-        let released = std::mem::replace(&mut self.marks, kept);
+        self.position(mark)?;
+        self.release_unless(|head| head >= mark)
+    }
+
+    /// Gives up all marks but these.
+    ///
+    /// # Errors
+    /// As [`Ring::release_before`].
+    pub fn keep_marks(&mut self, kept: &[u64]) -> Result<(), RingError> {
+        for mark in kept {
+            self.position(*mark)?;
+        }
+        self.release_unless(|head| kept.contains(&head))
+    }
+
+    fn release_unless(&mut self, kept: impl Fn(u64) -> bool) -> Result<(), RingError> {
+        let before = self.marks.clone();
+        self.marks.retain(|mark| kept(mark.head));
         // The journal goes first: a slot may be written again only when no journal names it any more.
         if let Err(error) = self.write_journal() {
-            let kept = std::mem::replace(&mut self.marks, released);
-            self.marks.extend(kept);
+            self.marks = before;
             return Err(error);
         }
-        for mark in &released {
+        for mark in before.iter().filter(|mark| !kept(mark.head)) {
             release(&mut self.holders, mark);
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which checkpoints stay besides the last and the best.
+/// Which checkpoints stay besides those that are pointed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// The newest so many (at least one).
@@ -16,8 +16,8 @@ pub struct Retention {
     pub every: u64,
 }
 
-/// A folder with the checkpoints of one stage: `vae-000001500.safetensors` and so on, and the pointers `vae.last` and
-/// `vae.best`, small files that hold a checkpoint's name, so that copying the folder keeps them right.
+/// A folder with the checkpoints of one stage: `vae-000001500.safetensors` and so on, and the pointers `vae.last`, `vae.best` and
+/// `vae.good` (where a run that diverges goes back to), small files that hold a checkpoint's name, so that copying the folder keeps them right.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
@@ -114,6 +114,15 @@ impl Store {
         self.prune()
     }
 
+    /// Keeps the checkpoint of that step, to which a run would go back, in place of the one before.
+    ///
+    /// # Errors
+    /// No such checkpoint; a folder that cannot be written.
+    pub fn mark_good(&self, step: u64) -> Result<(), CheckpointError> {
+        self.point("good", step)?;
+        self.prune()
+    }
+
     /// The newest checkpoint, if there is any.
     ///
     /// # Errors
@@ -140,8 +149,10 @@ impl Store {
     /// No such checkpoint; a folder that cannot be written.
     pub fn roll_back(&self, step: u64) -> Result<(), CheckpointError> {
         self.point("last", step)?;
-        if self.pointed("best")?.is_some_and(|best| best > step) {
-            self.remove(&self.pointer("best"))?;
+        for which in ["best", "good"] {
+            if self.pointed(which)?.is_some_and(|at| at > step) {
+                self.remove(&self.pointer(which))?;
+            }
         }
         for later in self.steps()?.into_iter().filter(|&later| later > step) {
             self.remove(&self.path(later))?;
@@ -198,7 +209,8 @@ impl Store {
             .take(self.retention.last.max(1))
             .copied()
             .collect();
-        let pointed = [self.pointed("last")?, self.pointed("best")?];
+        let pointed = ["last", "best", "good"].map(|which| self.pointed(which));
+        let pointed: Vec<Option<u64>> = pointed.into_iter().collect::<Result<_, _>>()?;
         for &step in &steps {
             let multiple = self.retention.every > 0 && step.is_multiple_of(self.retention.every);
             if !newest.contains(&step) && !multiple && !pointed.contains(&Some(step)) {

@@ -25,6 +25,9 @@ const ALIASES: &[(&str, &str, &[&str])] = &[
     ("sample", "num_samples", &["n"]),
 ];
 
+/// Sections whose keys make sense only together with the section's name: `guard.every` is `--guard-every`.
+const PREFIXED: &[&str] = &["guard"];
+
 /// The flags given, as a layer of configuration.
 #[derive(Debug)]
 pub(super) struct Overrides<S> {
@@ -56,14 +59,18 @@ fn id(section: &Section, key: &Key) -> String {
 }
 
 fn flag(section: &'static Section, key: &'static Key) -> Arg {
-    let dashed = key.name.replace('_', "-");
+    let name = match PREFIXED.contains(&section.name) {
+        true => format!("{}_{}", section.name, key.name),
+        false => key.name.to_owned(),
+    };
+    let dashed = name.replace('_', "-");
     let mut arg = Arg::new(id(section, key))
         .long(dashed.clone())
         .help(key.help.trim().trim_end_matches('.').to_string())
         .help_heading(format!("Configuration [{}]", section.name))
         .action(ArgAction::Set);
-    if dashed != key.name {
-        arg = arg.alias(key.name);
+    if dashed != name {
+        arg = arg.alias(name);
     }
     for (_, _, aliases) in ALIASES
         .iter()

@@ -110,7 +110,7 @@ impl Observer for Bar {
                 best,
             } => self.line(&validation_line(step, scalars, best)),
             Event::Saved { path, .. } => self.line(&format!("saved {}", path.display())),
-            Event::Message(text) => self.line(text),
+            Event::Message(text) | Event::Guard { text, .. } => self.line(text),
             Event::PhaseEnded { seconds } => {
                 if let Some(bar) = self.0.take() {
                     bar.finish_and_clear();
@@ -216,7 +216,7 @@ impl<W: Write> Observer for Plain<W> {
                 best,
             } => self.line(&validation_line(step, scalars, best)),
             Event::Saved { path, .. } => self.line(&format!("saved {}", path.display())),
-            Event::Message(text) => self.line(text),
+            Event::Message(text) | Event::Guard { text, .. } => self.line(text),
             Event::PhaseEnded { seconds } => {
                 self.line(&format!("{}: done in {}", self.name, duration(seconds)))
             }
@@ -251,6 +251,14 @@ impl<W: Write> Observer for Json<W> {
             }
             Event::Saved { step, path } => {
                 json!({"event": "saved", "step": step, "path": path.to_string_lossy()})
+            }
+            Event::Guard {
+                step,
+                back_to,
+                scalars,
+                text,
+            } => {
+                json!({"event": "guard", "step": step, "back_to": back_to, "scalars": numbers(scalars), "text": text})
             }
             Event::Message(text) => json!({"event": "message", "text": text}),
             Event::PhaseEnded { seconds } => json!({"event": "phase_ended", "seconds": seconds}),

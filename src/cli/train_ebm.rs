@@ -7,7 +7,7 @@ use super::source::{Source, config_in};
 use super::train_vae::{resolve, tell_end};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
-use crate::config::{Config, ConfigError, Data, Ebm, Run, Stage, TrainEbm};
+use crate::config::{Config, ConfigError, Data, Ebm, Guard, Run, Stage, TrainEbm};
 use crate::run::{RunFolder, Start};
 use crate::train::ebm;
 use std::path::PathBuf;
@@ -16,8 +16,13 @@ use std::path::PathBuf;
 pub(super) struct StageTwo;
 
 impl Scope for StageTwo {
-    const SECTIONS: &'static [Section] =
-        &[TrainEbm::SECTION, Ebm::SECTION, Data::SECTION, Run::SECTION];
+    const SECTIONS: &'static [Section] = &[
+        TrainEbm::SECTION,
+        Ebm::SECTION,
+        Data::SECTION,
+        Run::SECTION,
+        Guard::SECTION,
+    ];
     const WITHOUT: &'static [(&'static str, &'static str)] = &[("run", "preset")];
 }
 
@@ -91,6 +96,25 @@ pub(super) fn adopt(config: &mut Config, vae: &Config) -> Result<(), ConfigError
             "the VAE was trained on images of {0}x{0} with {1} channel(s), not {2}x{2} with {3}",
             has.size, has.channels, asked.size, asked.channels
         )]));
+    }
+    let mut other = Vec::new();
+    let mut same = |key: &str, asked: String, has: String| {
+        if asked != has {
+            other.push(format!(
+                "data.{key} = {asked}, and the VAE was trained with {has}: the energy network would learn the difference; leave the \
+                 key to the VAE's run (--vae without a preset), or train a VAE on these images"
+            ));
+        }
+    };
+    same(
+        "dataset",
+        asked.dataset.to_string(),
+        has.dataset.to_string(),
+    );
+    same("grain", asked.grain.to_string(), has.grain.to_string());
+    same("crop", asked.crop.to_string(), has.crop.to_string());
+    if !other.is_empty() {
+        return Err(ConfigError::Invalid(other));
     }
     config.vae = vae.vae.clone();
     Ok(())

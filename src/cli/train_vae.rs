@@ -5,7 +5,7 @@ use super::overrides::{Overrides, Scope};
 use super::progress::ProgressKind;
 use super::source::Source;
 use crate::config::schema::Section;
-use crate::config::{Config, ConfigError, Data, Run, Stage, TrainVae, Vae};
+use crate::config::{Config, ConfigError, Data, Guard, Run, Stage, TrainVae, Vae};
 use crate::run::{RunFolder, Start};
 use crate::train::{Ended, vae};
 use std::path::PathBuf;
@@ -14,8 +14,13 @@ use std::path::PathBuf;
 pub(super) struct StageOne;
 
 impl Scope for StageOne {
-    const SECTIONS: &'static [Section] =
-        &[TrainVae::SECTION, Vae::SECTION, Data::SECTION, Run::SECTION];
+    const SECTIONS: &'static [Section] = &[
+        TrainVae::SECTION,
+        Vae::SECTION,
+        Data::SECTION,
+        Run::SECTION,
+        Guard::SECTION,
+    ];
     const WITHOUT: &'static [(&'static str, &'static str)] = &[("run", "preset")];
 }
 

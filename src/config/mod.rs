@@ -40,6 +40,8 @@ pub struct Config {
     pub train_ebm: TrainEbm,
     /// Sampling.
     pub sample: Sample,
+    /// The divergence guard.
+    pub guard: Guard,
 }
 
 impl Config {
@@ -52,6 +54,7 @@ impl Config {
         Ebm::SECTION,
         TrainEbm::SECTION,
         Sample::SECTION,
+        Guard::SECTION,
     ];
 
     /// The preset of that name.

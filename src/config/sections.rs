@@ -156,6 +156,16 @@ choice! {
     }
 }
 
+choice! {
+    /// What a rollback of the divergence guard changes besides the noise.
+    pub enum Remedy {
+        /// The learning rate is multiplied by `lr_factor`.
+        LearningRate = "learning-rate",
+        /// The weight of the spectral regularisation (stage 1: of all norm terms) is multiplied by `norm_factor`.
+        Regularisation = "regularisation",
+    }
+}
+
 section! {
     /// The run as a whole.
     pub struct Run as "run" {
@@ -380,5 +390,38 @@ section! {
         energies: bool = false,
         /// Write every step of every chain.
         trajectory: bool = false,
+    }
+}
+
+section! {
+    /// The divergence guard of both stages: docs/guard.md.
+    pub struct Guard as "guard" {
+        /// Withhold bad updates, and roll back a run that diverges.
+        enabled: bool = true,
+        /// Steps between looks at the verdicts: what a step was judged takes effect at the next multiple of this.
+        every: u64 = 10,
+        /// Past steps that a step is compared with.
+        window: usize = 100,
+        /// Of these so many must have been seen before a deviation counts.
+        warmup: usize = 50,
+        /// Deviation, in scaled median absolute deviations, beyond which a step is bad; 0 leaves only what is not finite.
+        threshold: f64 = 25.0,
+        /// Bad steps in succession that make a divergence; fewer are left out and forgotten.
+        patience: usize = 3,
+        /// Root mean square movement of a chain in an iteration of stage 2, in deviations of the prior, beyond which a step is bad at any
+        /// time.
+        max_movement: f64 = 4.0,
+        /// Energy gap of stage 2, in either direction, beyond which a step is bad at any time.
+        max_gap: f64 = 1e4,
+        /// Rollbacks after which a run gives up.
+        max_rollbacks: u64 = 6,
+        /// What a rollback changes besides the noise.
+        remedy: Remedy = Remedy::LearningRate,
+        /// Factor of the learning rate at a rollback.
+        lr_factor: f64 = 0.5,
+        /// Factor of the regularisation at a rollback.
+        norm_factor: f64 = 2.0,
+        /// Factor of the Langevin step size at a rollback because of the chains' movement.
+        step_factor: f64 = 0.1,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Config, ConfigError, DataSet, Decoder, Precision};
 use crate::device::{self, Device, DeviceChoice, DeviceError};
+use crate::ops::guard::MAX_WINDOW;
 use crate::program::gpu;
 
 /// What is about to be run.
@@ -104,6 +105,7 @@ impl Config {
         self.check_train_vae(&mut problems);
         self.check_ebm(&mut problems);
         self.check_sample(&mut problems);
+        self.check_guard(&mut problems);
         problems.finish()
     }
 
@@ -413,6 +415,26 @@ impl Config {
             1,
             u32::MAX as usize / 2,
         );
+    }
+
+    fn check_guard(&self, problems: &mut Problems) {
+        let guard = &self.guard;
+        problems.at_least_one("guard.every", guard.every);
+        problems.unless(guard.every <= 100_000, || {
+            format!(
+                "guard.every = {} is out of range (1 to 100000)",
+                guard.every
+            )
+        });
+        problems.count("guard.window", guard.window, 2, MAX_WINDOW);
+        problems.count("guard.warmup", guard.warmup, 2, guard.window.max(2));
+        problems.real("guard.threshold", guard.threshold, 0.0, 1e5);
+        problems.count("guard.patience", guard.patience, 1, 100_000);
+        problems.positive("guard.max_movement", guard.max_movement);
+        problems.positive("guard.max_gap", guard.max_gap);
+        problems.real("guard.lr_factor", guard.lr_factor, 1e-6, 1.0);
+        problems.real("guard.norm_factor", guard.norm_factor, 1.0, 1e6);
+        problems.real("guard.step_factor", guard.step_factor, 1e-6, 1.0);
     }
 
     fn check_sample(&self, problems: &mut Problems) {

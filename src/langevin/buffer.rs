@@ -21,10 +21,10 @@ impl ReplayBuffer {
         })
     }
 
-    /// The buffer as it was at a mark.
-    pub fn open(path: &Path, spec: RingSpec, mark: u64) -> Result<Self, TrainError> {
+    /// The buffer as it was at a mark, with an earlier one, or the same, that can still be returned to.
+    pub fn open(path: &Path, spec: RingSpec, mark: u64, kept: u64) -> Result<Self, TrainError> {
         Ok(ReplayBuffer {
-            ring: Ring::open(path, spec, mark)?,
+            ring: Ring::open_beside(path, spec, mark, kept)?,
         })
     }
 
@@ -116,9 +116,14 @@ impl ReplayBuffer {
         Ok(self.ring.mark()?)
     }
 
-    /// Forgets older marks: no checkpoint refers to them any more.
-    pub fn release_before(&mut self, mark: u64) -> Result<(), TrainError> {
-        Ok(self.ring.release_before(mark)?)
+    /// Forgets all other marks: no checkpoint that counts refers to them any more.
+    pub fn keep_marks(&mut self, kept: &[u64]) -> Result<(), TrainError> {
+        Ok(self.ring.keep_marks(kept)?)
+    }
+
+    /// Goes back to a mark.
+    pub fn roll_back(&mut self, mark: u64) -> Result<(), TrainError> {
+        Ok(self.ring.roll_back(mark)?)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod conv2d;
 pub mod data_init;
 pub mod decoder;
 pub mod dwconv;
+pub mod guard;
 pub mod kl_balance;
 pub mod langevin;
 pub mod latent;

@@ -30,6 +30,7 @@ pub fn entries() -> Vec<Entry> {
         data_init,
         decoder,
         dwconv,
+        guard,
         kl_balance,
         langevin,
         latent,

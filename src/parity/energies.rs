@@ -77,7 +77,7 @@ pub(super) fn forward(
         let net = Net::new(&tape, EBM, Mode::Train);
         let images = tape.feed("x", x.to_engine().shape());
         let e = energy(&case.ebm, &net, images);
-        let spectral = spectral_loss(&net, power);
+        let spectral = spectral_loss(&net, power, None);
         let trained = net.trainable();
         let vars: Vec<Var> = trained.iter().map(|(_, v)| *v).collect();
         let wrt = [&[images], &vars[..]].concat();

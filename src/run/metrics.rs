@@ -5,13 +5,14 @@ use crate::checkpoint::replace_file;
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes the steps and validations of one stage: `{"stage":"vae","kind":"step","step":10,"loss":...}`. Numbers that
 /// are not finite are written as the strings `NaN`, `inf`, `-inf`, because JSON has none.
 #[derive(Debug)]
 pub struct MetricsWriter {
     file: File,
+    path: PathBuf,
     stage: String,
     every: u64,
     failed: Option<io::Error>,
@@ -29,18 +30,13 @@ impl MetricsWriter {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let kept: Vec<u8> = before
-            .split_inclusive(|&byte| byte == b'\n')
-            .filter(|line| keeps(line, stage, from_step))
-            .flatten()
-            .copied()
-            .collect();
+        let kept = lines(&before, |line| keeps(line, stage, from_step, false));
         if kept != before {
             replace_file(path, &kept)?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self {
-            file,
+            file: appending(path)?,
+            path: path.into(),
             stage: stage.into(),
             every: every.max(1),
             failed: None,
@@ -53,6 +49,15 @@ impl MetricsWriter {
     /// That error, once.
     pub fn check(&mut self) -> io::Result<()> {
         self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Removes the lines of the steps after `step`, which never were; those of rollbacks stay.
+    fn go_back(&mut self, step: u64) -> io::Result<()> {
+        let before = std::fs::read(&self.path)?;
+        let kept = lines(&before, |line| keeps(line, &self.stage, step, true));
+        replace_file(&self.path, &kept)?;
+        self.file = appending(&self.path)?;
+        Ok(())
     }
 
     fn write(&mut self, kind: &str, step: u64, scalars: Scalars<'_>, best: Option<bool>) {
@@ -79,7 +84,17 @@ pub(crate) fn json_number(value: f64) -> Value {
     serde_json::Number::from_f64(value).map_or_else(|| format!("{value}").into(), Value::Number)
 }
 
-fn keeps(line: &[u8], stage: &str, from_step: u64) -> bool {
+fn appending(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// The lines of a text that are kept.
+fn lines(text: &[u8], keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let lines = text.split_inclusive(|&byte| byte == b'\n');
+    lines.filter(|line| keep(line)).flatten().copied().collect()
+}
+
+fn keeps(line: &[u8], stage: &str, from_step: u64, rollbacks: bool) -> bool {
     if line.last() != Some(&b'\n') {
         return false;
     }
@@ -87,11 +102,17 @@ fn keeps(line: &[u8], stage: &str, from_step: u64) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(line) else {
         return true;
     };
-    let of_stage = value.get("stage").and_then(Value::as_str) == Some(stage);
-    let later = value
-        .get("step")
-        .and_then(Value::as_u64)
-        .is_some_and(|step| step > from_step);
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    if rollbacks && value.get("back_to").is_some() {
+        return true;
+    }
+    let of_stage = text("stage") == Some(stage);
+    let number = |key: &str| value.get(key).and_then(Value::as_f64);
+    // A rollback belongs to the run from where it went back to.
+    let later = match number("back_to") {
+        Some(back_to) => back_to >= from_step as f64,
+        None => number("step").is_some_and(|step| step > from_step as f64),
+    };
     !(of_stage && later)
 }
 
@@ -106,6 +127,21 @@ impl Observer for MetricsWriter {
                 scalars,
                 best,
             } => self.write("validation", step, scalars, Some(best)),
+            Event::Guard {
+                step,
+                back_to,
+                scalars,
+                ..
+            } => {
+                let mut scalars = scalars.to_vec();
+                if let Some(back_to) = back_to {
+                    if let Err(error) = self.go_back(back_to) {
+                        self.failed.get_or_insert(error);
+                    }
+                    scalars.push(("back_to", back_to as f64));
+                }
+                self.write("guard", step, &scalars, None);
+            }
             _ => {}
         }
     }

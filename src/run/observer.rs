@@ -40,6 +40,17 @@ pub enum Event<'a> {
         /// Where.
         path: &'a Path,
     },
+    /// The divergence guard left out a step's update, or sends the run back.
+    Guard {
+        /// The step that was bad; of several in succession the last.
+        step: u64,
+        /// The step after which the run goes on again, if it goes back; 0 is its start.
+        back_to: Option<u64>,
+        /// What was watched, with deviations.
+        scalars: Scalars<'a>,
+        /// The same in words.
+        text: &'a str,
+    },
     /// Something to know.
     Message(&'a str),
     /// The phase ended.

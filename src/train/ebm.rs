@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use super::ebm_programs::{data_init, train_step};
+use super::ebm_programs::{data_init, guarded_step, train_step};
+use super::guard::programs::{Judgement, remember};
+use super::guard::{Guard, Trip};
 use super::images::{self, Images};
 use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
 use super::{Ended, Readjustment, TrainError, readjust};
-use crate::checkpoint::{Checkpoint, Header};
+use crate::checkpoint::{Checkpoint, Header, Store};
 use crate::config::{Config, Stage, Target};
 use crate::data::Splits;
 use crate::data::picture::{GridOptions, Picture};
@@ -26,6 +28,10 @@ use crate::run::{Event, Observer, Observers, RunFolder, Silent, Start, StopFlag}
 use crate::tape::{plan_within, plans_within};
 use crate::tensor::Shape;
 
+/// The entry of a checkpoint's header that says which mark of the replay buffer belongs to it.
+const MARK: &str = "buffer_mark";
+/// And which belongs to the checkpoint that a divergence would go back to.
+const GOOD_MARK: &str = "buffer_good_mark";
 /// Chains of a sample grid.
 const GRID: usize = 64;
 
@@ -38,6 +44,8 @@ pub struct EbmTrainer<'d> {
     states: StateList,
     vae: Vec<ParamSpec>,
     start: ProgramId,
+    /// Keeps where the chains begin, for the guard.
+    remember: Option<ProgramId>,
     step_program: ProgramId,
     first: Option<ProgramId>,
     rest: ProgramId,
@@ -45,6 +53,9 @@ pub struct EbmTrainer<'d> {
     buffer: Option<ReplayBuffer>,
     step: u64,
     fresh_power_vectors: bool,
+    guard: Guard,
+    /// The mark of the replay buffer that belongs to the checkpoint which a divergence would go back to; 0 is the empty one.
+    good_mark: u64,
 }
 
 impl<'d> EbmTrainer<'d> {
@@ -70,8 +81,12 @@ impl<'d> EbmTrainer<'d> {
             temperature: 1.0,
         };
         let chains = chains_of(c.batch_size, c.target);
-        let record =
-            |n: usize, iterations: usize| train_step(&chains_of(n, c.target), c, iterations, false);
+        let mut guard = Guard::new(&config.guard, Stage::Ebm);
+        let judgement = Judgement::new(&config.guard, Stage::Ebm);
+        let record = |n: usize, iterations: usize| match guard.enabled() {
+            true => guarded_step(&chains_of(n, c.target), c, iterations, &judgement),
+            false => train_step(&chains_of(n, c.target), c, iterations, false),
+        };
         let states = StateList::of(EBM, &record(c.batch_size, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
         let grid = chains_of(GRID, config.sample.target);
@@ -103,7 +118,12 @@ impl<'d> EbmTrainer<'d> {
             seed: config.run.seed,
         };
         readjust(&model, device, readjustment, &mut Silent, &StopFlag::new())?;
+        let remember = match guard.enabled() {
+            true => Some(device.prepare(remember(&chains).plan("stage2/remember"))?),
+            false => None,
+        };
         states.start(device, config.run.seed)?;
+        guard.start(device)?;
         let mut trainer = EbmTrainer {
             device,
             config: config.clone(),
@@ -112,6 +132,7 @@ impl<'d> EbmTrainer<'d> {
             states,
             vae: vae_params,
             start,
+            remember,
             step_program,
             first: Some(first),
             rest,
@@ -119,6 +140,8 @@ impl<'d> EbmTrainer<'d> {
             buffer: None,
             step: 0,
             fresh_power_vectors: true,
+            guard,
+            good_mark: 0,
         };
         if config.ebm.data_init {
             trainer.initialise_from_data()?;
@@ -157,17 +180,19 @@ impl<'d> EbmTrainer<'d> {
         self.states.parameter_count()
     }
 
-    /// Opens the replay buffer, if the configuration wants one: fresh, or as it was at the checkpoint's mark.
-    fn open_buffer(&mut self, path: &Path, mark: Option<u64>) -> Result<(), TrainError> {
+    /// Opens the replay buffer, if the configuration wants one: fresh, or as it was at a checkpoint's mark, beside that of the one that
+    /// a divergence would go back to.
+    fn open_buffer(&mut self, path: &Path, marks: Option<[u64; 2]>) -> Result<(), TrainError> {
         let c = &self.config.train_ebm;
         if !c.use_buffer {
             return Ok(());
         }
         let spec = buffer_spec(&self.config, &self.chains.model);
-        self.buffer = Some(match mark {
+        self.buffer = Some(match marks {
             None => ReplayBuffer::create(path, spec)?,
-            Some(mark) => ReplayBuffer::open(path, spec, mark)?,
+            Some([mark, good]) => ReplayBuffer::open(path, spec, mark, good)?,
         });
+        self.good_mark = marks.map_or(0, |[_, good]| good);
         Ok(())
     }
 
@@ -175,16 +200,54 @@ impl<'d> EbmTrainer<'d> {
     pub fn restore(&mut self, checkpoint: &Checkpoint, buffer: &Path) -> Result<(), TrainError> {
         self.states.restore(self.device, checkpoint)?;
         StateList::restore_params(self.device, checkpoint, VAE, &self.vae)?;
-        self.step = checkpoint.header().step;
-        self.fresh_power_vectors =
-            self.step == 0 || checkpoint.header().ints.contains_key(FRESH_POWER_VECTORS);
-        let mark = checkpoint.header().ints.get("buffer_mark").copied();
-        self.open_buffer(buffer, mark)
+        self.guard.restore(self.device, checkpoint)?;
+        self.take_up(checkpoint);
+        let ints = &checkpoint.header().ints;
+        let mark = ints.get(MARK).copied();
+        let marks = mark.map(|mark| [mark, ints.get(GOOD_MARK).copied().unwrap_or(mark)]);
+        self.open_buffer(buffer, marks)
+    }
+
+    fn take_up(&mut self, checkpoint: &Checkpoint) {
+        let header = checkpoint.header();
+        self.step = header.step;
+        self.fresh_power_vectors = self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
+    }
+
+    /// Goes back to the last good checkpoint, or to the start.
+    fn roll_back(
+        &mut self,
+        trip: &Trip,
+        store: &Store,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        self.guard.respond(trip, store, observer)?;
+        match self.guard.good() {
+            0 => {
+                self.states.start(self.device, self.config.run.seed)?;
+                self.guard.start(self.device)?;
+                (self.step, self.fresh_power_vectors) = (0, true);
+                if self.config.ebm.data_init {
+                    self.initialise_from_data()?;
+                }
+            }
+            good => {
+                let checkpoint = Checkpoint::open(&store.path(good))?;
+                self.states.restore(self.device, &checkpoint)?;
+                self.guard.restore_verdicts(self.device, &checkpoint)?;
+                self.take_up(&checkpoint);
+                store.roll_back(good)?;
+            }
+        }
+        match &mut self.buffer {
+            Some(buffer) => buffer.roll_back(self.good_mark),
+            None => Ok(()),
+        }
     }
 
     fn noise(&self, step: u64) -> Noise {
         Noise {
-            seed: self.config.run.seed,
+            seed: self.guard.seed(self.config.run.seed),
             step: step as u32,
             first_sample: 0,
         }
@@ -206,10 +269,15 @@ impl<'d> EbmTrainer<'d> {
             let p = c
                 .max_p
                 .min(c.max_p * self.step as f64 / c.anneal_step.max(1) as f64);
-            reused = buffer.refill(self.device, latents, self.config.run.seed, self.step, p)?;
+            let seed = self.guard.seed(self.config.run.seed);
+            reused = buffer.refill(self.device, latents, seed, self.step, p)?;
         }
+        if let Some(remember) = self.remember {
+            self.device.run(remember, Noise::default())?;
+        }
+        let step_size = c.step_size * self.guard.step_size;
         self.device
-            .feed(self.step_program, "step_size", &[c.step_size as f32])?;
+            .feed(self.step_program, "step_size", &[step_size as f32])?;
         let steps = c.num_steps as u32;
         let first = self.noise(self.step.wrapping_mul(u64::from(steps)));
         self.device.run_steps(self.step_program, first, steps)?;
@@ -219,11 +287,20 @@ impl<'d> EbmTrainer<'d> {
             _ => self.rest,
         };
         self.device.feed(program, "x", &x)?;
-        self.device.feed(program, "lr", &[c.lr as f32])?;
+        let lr = c.lr * self.guard.lr;
+        self.device.feed(program, "lr", &[lr as f32])?;
+        if self.guard.enabled() {
+            let extra = c.alpha_s * (self.guard.norm - 1.0);
+            self.device.feed(program, "extra_alpha", &[extra as f32])?;
+        }
         self.device.feed(program, "t", &[(self.step + 1) as f32])?;
         self.device.run(program, self.noise(self.step))?;
         if let Some(buffer) = &mut self.buffer {
-            buffer.store(self.device, latents)?;
+            // Of a bad step nothing stays. Storing waits for the device in any case.
+            let good = !self.guard.enabled() || self.device.fetch(program, "apply")? == [1.0];
+            if good {
+                buffer.store(self.device, latents)?;
+            }
         }
         self.step += 1;
         self.fresh_power_vectors = false;
@@ -241,29 +318,44 @@ impl<'d> EbmTrainer<'d> {
             ("reused", reused as f64),
         ];
         let loss = figures[0].1 as f32;
-        if !loss.is_finite() {
+        if !loss.is_finite() && !self.guard.enabled() {
             return Err(TrainError::NotFinite {
                 step: self.step,
                 loss,
             });
         }
+        self.release_first();
+        Ok(Some(figures))
+    }
+
+    /// Frees the program of the very first step when the run cannot go back to it any more.
+    fn release_first(&mut self) {
+        if self.guard.enabled() && self.guard.good() == 0 {
+            return;
+        }
         if let Some(first) = self.first.take() {
             self.device.release(first);
         }
-        Ok(Some(figures))
     }
 
     /// Saves a checkpoint with the energy network's training state and the VAE's parameters, so that it samples by itself.
     pub fn save(&mut self, folder: &RunFolder) -> Result<std::path::PathBuf, TrainError> {
         let mut ints = BTreeMap::new();
+        self.guard
+            .consider(self.step, self.config.train_ebm.save_every);
+        let good = self.guard.good();
         // The mark is durable before the checkpoint that names it, and older ones go only after it is: a crash in between leaves a
         // checkpoint whose mark is still there.
         let mark = self.buffer.as_mut().map(ReplayBuffer::mark).transpose()?;
         if let Some(mark) = mark {
-            ints.insert("buffer_mark".to_owned(), mark);
+            if good == self.step {
+                self.good_mark = mark;
+            }
+            ints.insert(MARK.to_owned(), mark);
+            ints.insert(GOOD_MARK.to_owned(), self.good_mark);
         }
         let per_epoch = self.train.batches_per_epoch().max(1) as u64;
-        let header = Header {
+        let mut header = Header {
             stage: Stage::Ebm.name().into(),
             step: self.step,
             epoch: self.step / per_epoch,
@@ -272,14 +364,20 @@ impl<'d> EbmTrainer<'d> {
             ints,
             floats: BTreeMap::new(),
         };
+        self.guard.note(&mut header);
         let vae = self
             .vae
             .iter()
             .map(|p| (format!("{VAE}.{}", p.name), p.shape));
-        let states: Vec<(String, Shape)> = self.states.all().into_iter().chain(vae).collect();
+        let guard = self.guard.states().into_iter();
+        let all = self.states.all().into_iter().chain(vae).chain(guard);
+        let states: Vec<(String, Shape)> = all.collect();
         let path = save(self.device, folder.store(), &header, &states)?;
+        if good == self.step {
+            folder.store().mark_good(good)?;
+        }
         if let (Some(buffer), Some(mark)) = (&mut self.buffer, mark) {
-            buffer.release_before(mark)?;
+            buffer.keep_marks(&[self.good_mark, mark])?;
         }
         Ok(path)
     }
@@ -332,6 +430,15 @@ impl<'d> EbmTrainer<'d> {
                     scalars: &scalars,
                 });
             }
+            let stopping = stop.is_requested();
+            let saving = due(c.save_every, self.step) || stopping;
+            if saving || self.guard.is_due(self.step) {
+                let trip = self.guard.look(self.device, self.step, &mut observers)?;
+                if let Some(trip) = trip {
+                    self.roll_back(&trip, folder.store(), &mut observers)?;
+                    continue;
+                }
+            }
             if due(c.sample_every, self.step) {
                 let path = folder.sample_path(self.step);
                 self.sample_grid()?.write_png(&path)?;
@@ -340,8 +447,7 @@ impl<'d> EbmTrainer<'d> {
                     path: &path,
                 });
             }
-            let stopping = stop.is_requested();
-            if due(c.save_every, self.step) || stopping {
+            if saving {
                 let path = self.save(folder)?;
                 observers.event(Event::Saved {
                     step: self.step,

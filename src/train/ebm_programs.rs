@@ -1,11 +1,12 @@
 //! The programs of stage 2 (SPEC section 6): data-dependent initialisation, and the update of the energy network.
 
+use super::guard::programs::{Judgement, Kept};
 use super::vae_programs::{Recorded, VAE, spectral_loss};
 use crate::config::{Ebm, TrainEbm};
 use crate::energy::energy;
 use crate::langevin::programs::{Chains, EBM};
 use crate::nn::{Mode, Net};
-use crate::ops::binary::{combine, sub};
+use crate::ops::binary::{add, combine, mul, sub};
 use crate::ops::layout::{concat, slice};
 use crate::ops::optim::{AdamSettings, adam_clip, clipped_gradients};
 use crate::ops::reduce::mean;
@@ -57,6 +58,27 @@ pub fn train_step(
     power_iterations: usize,
     trace: bool,
 ) -> Recorded {
+    record(chains, config, power_iterations, trace, None)
+}
+
+/// The same under a guard, which withholds the update of a bad step. A further feed is `extra_alpha`, added to the weight of the
+/// spectral regularisation; a further output is `apply`, 1 or 0.
+pub(crate) fn guarded_step(
+    chains: &Chains,
+    config: &TrainEbm,
+    power_iterations: usize,
+    guard: &Judgement,
+) -> Recorded {
+    record(chains, config, power_iterations, false, Some(guard))
+}
+
+fn record(
+    chains: &Chains,
+    config: &TrainEbm,
+    power_iterations: usize,
+    trace: bool,
+    guard: Option<&Judgement>,
+) -> Recorded {
     let tape = Tape::new();
     let (vae, net) = (
         Net::new(&tape, VAE, Mode::Eval),
@@ -82,8 +104,17 @@ pub fn train_step(
     let both = energy(&chains.ebm, &net, concat(&tape, &[positives, negatives], 0));
     let (pos, neg) = (slice(&tape, both, 0, 0, n), slice(&tape, both, 0, n, n));
     let loss = sub(&tape, mean(&tape, pos), mean(&tape, neg));
-    let spectral = spectral_loss(&net, power_iterations);
-    let total = combine(&tape, 1.0, loss, config.alpha_s, spectral.loss);
+    let mut kept = Kept::default();
+    let spectral = spectral_loss(&net, power_iterations, guard.map(|_| &mut kept));
+    let mut total = combine(&tape, 1.0, loss, config.alpha_s, spectral.loss);
+    if guard.is_some() {
+        let extra = mul(
+            &tape,
+            spectral.loss,
+            tape.feed("extra_alpha", Shape::SCALAR),
+        );
+        total = add(&tape, total, extra);
+    }
 
     let params = net.trainable();
     let vars: Vec<Var> = params.iter().map(|(_, v)| *v).collect();
@@ -111,6 +142,10 @@ pub fn train_step(
     let clipped = match settings.clip {
         Some(clip) if trace => clipped_gradients(&tape, &grads, &v, t, clip, settings.beta2),
         _ => grads.clone(),
+    };
+    let t = match guard {
+        None => t,
+        Some(guard) => guard.stage2(&tape, chains, [loss, negatives, t], [&grads, &eps], &kept),
     };
     adam_clip(&tape, &vars, &grads, &m, &v, lr, t, settings);
     if trace {

@@ -40,16 +40,35 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A loss that is not finite.
+    /// A loss that is not finite, with the guard turned off.
     #[error(
-        "step {step}: the loss is {loss}; nothing was saved after it: resume from the last checkpoint with a lower \
-         learning rate or a higher weight of the norm terms"
+        "step {step}: the loss is {loss}, and the guard that would have gone back is turned off (guard.enabled); what was saved \
+         before is intact: train on from there with a lower learning rate or a higher weight of the norm terms"
     )]
     NotFinite {
         /// After which step.
         step: u64,
         /// The value.
         loss: f32,
+    },
+    /// A run that diverged again and again.
+    #[error(
+        "the training diverges: at step {step} {complaint}, after {rollbacks} rollbacks. Try a lower learning rate, more \
+         regularisation or smaller Langevin steps. {}",
+        .best.as_ref().map_or_else(
+            || "Nothing was saved before".to_owned(),
+            |best| format!("The best checkpoint is {}", best.display())
+        )
+    )]
+    GaveUp {
+        /// The step.
+        step: u64,
+        /// What was wrong with it.
+        complaint: String,
+        /// Rollbacks made.
+        rollbacks: u64,
+        /// What can be used.
+        best: Option<std::path::PathBuf>,
     },
     /// Samples with numbers that are not finite.
     #[error(

@@ -3,6 +3,7 @@
 pub mod ebm;
 pub mod ebm_programs;
 mod error;
+pub(crate) mod guard;
 pub mod images;
 mod readjust;
 pub mod schedule;

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::guard::programs::Judgement;
+use super::guard::{Guard, Trip};
 use super::images::{self, Images};
 use super::schedule::Schedule;
 use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae_programs::{
     EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, data_init, eval_pass,
-    loss_dimensions, prior_samples, train_step,
+    guarded_step, loss_dimensions, prior_samples, train_step,
 };
 use super::{Ended, TrainError};
-use crate::checkpoint::{Checkpoint, Header};
+use crate::checkpoint::{Checkpoint, Header, Store};
 use crate::config::{Arch, Config, Stage};
 use crate::data::picture::{GridOptions, Picture};
 use crate::data::{ImageShape, Splits};
@@ -55,6 +57,7 @@ pub struct VaeTrainer<'d> {
     fresh_power_vectors: bool,
     /// The least validation figure so far, and after which step.
     best: (f64, u64),
+    guard: Guard,
 }
 
 impl<'d> VaeTrainer<'d> {
@@ -72,15 +75,14 @@ impl<'d> VaeTrainer<'d> {
         let train = Images::new(splits.train.clone(), config, batch, Stage::Vae)?;
         let valid = Images::new(splits.valid.clone(), config, batch, Stage::Vae)?;
         let schedule = Schedule::new(&config.train_vae, train.batches_per_epoch() as u64);
+        let mut guard = Guard::new(&config.guard, Stage::Vae);
+        let judgement = Judgement::new(&config.guard, Stage::Vae);
+        let c = &config.train_vae;
         let record = |n: usize, iterations: usize| -> Recorded {
-            train_step(
-                &model,
-                &config.train_vae,
-                bits,
-                n,
-                iterations,
-                NoiseSource::Streams(0),
-            )
+            match guard.enabled() {
+                true => guarded_step(&model, c, bits, n, iterations, &judgement),
+                false => train_step(&model, c, bits, n, iterations, NoiseSource::Streams(0)),
+            }
         };
         let states = StateList::of(VAE, &record(batch, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;
@@ -99,6 +101,7 @@ impl<'d> VaeTrainer<'d> {
         let [first, rest] = [device.prepare(first)?, device.prepare(rest)?];
         let [eval, grid] = [device.prepare(eval)?, device.prepare(grid)?];
         states.start(device, config.run.seed)?;
+        guard.start(device)?;
         let mut trainer = VaeTrainer {
             device,
             config: config.clone(),
@@ -114,6 +117,7 @@ impl<'d> VaeTrainer<'d> {
             step: 0,
             fresh_power_vectors: true,
             best: (f64::INFINITY, 0),
+            guard,
         };
         // The one family with layers that start from data.
         if config.vae.arch_instance == Arch::ResElu {
@@ -138,7 +142,7 @@ impl<'d> VaeTrainer<'d> {
     /// The noise of a training step.
     fn noise(&self, step: u64) -> Noise {
         Noise {
-            seed: self.config.run.seed,
+            seed: self.guard.seed(self.config.run.seed),
             step: step as u32,
             first_sample: 0,
         }
@@ -157,12 +161,46 @@ impl<'d> VaeTrainer<'d> {
     /// Goes on from a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.states.restore(self.device, checkpoint)?;
+        self.guard.restore(self.device, checkpoint)?;
+        self.take_up(checkpoint);
+        Ok(())
+    }
+
+    fn take_up(&mut self, checkpoint: &Checkpoint) {
         let header = checkpoint.header();
         self.step = header.step;
         self.fresh_power_vectors = self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
         let nelbo = header.floats.get("best_nelbo").copied();
         let step = header.ints.get("best_step").copied();
         self.best = (nelbo.unwrap_or(f64::INFINITY), step.unwrap_or(0));
+    }
+
+    /// Goes back to the last good checkpoint, or to the start.
+    fn roll_back(
+        &mut self,
+        trip: &Trip,
+        store: &Store,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        self.guard.respond(trip, store, observer)?;
+        match self.guard.good() {
+            0 => {
+                self.states.start(self.device, self.config.run.seed)?;
+                self.guard.start(self.device)?;
+                (self.step, self.fresh_power_vectors) = (0, true);
+                self.best = (f64::INFINITY, 0);
+                if self.config.vae.arch_instance == Arch::ResElu {
+                    self.initialise_from_data()?;
+                }
+            }
+            good => {
+                let checkpoint = Checkpoint::open(&store.path(good))?;
+                self.states.restore(self.device, &checkpoint)?;
+                self.guard.restore_verdicts(self.device, &checkpoint)?;
+                self.take_up(&checkpoint);
+                store.roll_back(good)?;
+            }
+        }
         Ok(())
     }
 
@@ -178,13 +216,14 @@ impl<'d> VaeTrainer<'d> {
         };
         let x = self.train.training(self.step)?;
         let noise = self.noise(self.step);
+        let learning_rate = coefficients.learning_rate * self.guard.lr;
         let device = &mut *self.device;
         device.feed(program, "x", &x)?;
         for (name, value) in [
-            ("lr", coefficients.learning_rate),
+            ("lr", learning_rate),
             ("t", (self.step + 1) as f64),
             ("kl_coeff", coefficients.kl),
-            ("norm_coeff", coefficients.norm),
+            ("norm_coeff", coefficients.norm * self.guard.norm),
         ] {
             device.feed(program, name, &[value as f32])?;
         }
@@ -200,20 +239,22 @@ impl<'d> VaeTrainer<'d> {
             ("kl", 0.0),
             ("norm_loss", 0.0),
             ("bn_loss", 0.0),
-            ("lr", coefficients.learning_rate),
+            ("lr", learning_rate),
             ("kl_coeff", coefficients.kl),
         ];
         for (name, value) in figures.iter_mut().take(5) {
             *value = f64::from(device.fetch(program, name)?[0]);
         }
         let loss = figures[0].1 as f32;
-        if !loss.is_finite() {
+        if !loss.is_finite() && !self.guard.enabled() {
             return Err(TrainError::NotFinite {
                 step: self.step,
                 loss,
             });
         }
-        if let Some(first) = self.first.take() {
+        // Until there is a checkpoint to go back to, a rollback needs the first step again.
+        let needed = self.guard.enabled() && self.guard.good() == 0;
+        if let Some(first) = self.first.take_if(|_| !needed) {
             device.release(first);
         }
         Ok(Some(figures))
@@ -255,7 +296,9 @@ impl<'d> VaeTrainer<'d> {
 
     /// Saves a checkpoint; returns where.
     pub fn save(&mut self, folder: &RunFolder) -> Result<std::path::PathBuf, TrainError> {
-        let header = Header {
+        self.guard
+            .consider(self.step, self.config.train_vae.save_every);
+        let mut header = Header {
             stage: Stage::Vae.name().into(),
             step: self.step,
             epoch: self.step / self.train.batches_per_epoch().max(1) as u64,
@@ -264,7 +307,14 @@ impl<'d> VaeTrainer<'d> {
             ints: BTreeMap::from([("best_step".to_owned(), self.best.1)]),
             floats: BTreeMap::from([("best_nelbo".to_owned(), self.best.0)]),
         };
-        save(self.device, folder.store(), &header, &self.states.all())
+        self.guard.note(&mut header);
+        let all = self.states.all().into_iter().chain(self.guard.states());
+        let states: Vec<_> = all.collect();
+        let path = save(self.device, folder.store(), &header, &states)?;
+        if self.guard.good() == self.step {
+            folder.store().mark_good(self.step)?;
+        }
+        Ok(path)
     }
 
     /// A grid of means of prior samples, from the same noise every time.
@@ -313,6 +363,15 @@ impl<'d> VaeTrainer<'d> {
                     scalars: &scalars,
                 });
             }
+            let stopping = stop.is_requested();
+            let saving = due(c.save_every, self.step) || stopping;
+            if saving || self.guard.is_due(self.step) || due(c.eval_every, self.step) {
+                let trip = self.guard.look(self.device, self.step, &mut observers)?;
+                if let Some(trip) = trip {
+                    self.roll_back(&trip, folder.store(), &mut observers)?;
+                    continue;
+                }
+            }
             let validate = due(c.eval_every, self.step);
             let mut best = false;
             if validate {
@@ -340,8 +399,7 @@ impl<'d> VaeTrainer<'d> {
                     path: &path,
                 });
             }
-            let stopping = stop.is_requested();
-            if due(c.save_every, self.step) || best || stopping {
+            if saving || best {
                 let path = self.save(folder)?;
                 if best {
                     folder.store().mark_best(self.step)?;

@@ -1,7 +1,8 @@
 //! The programs of stage 1 (SPEC section 4): a training step, an evaluation pass, prior samples.
 
+use super::guard::programs::{Judgement, Kept};
 use crate::config::{Decoder, TrainVae};
-use crate::nn::params::ParamSpec;
+use crate::nn::params::{ParamSpec, Role};
 use crate::nn::{Mode, Net};
 use crate::nvae::Nvae;
 use crate::ops::binary::{add, combine, mul, sum_of};
@@ -125,7 +126,62 @@ pub fn train_step(
     power_iterations: usize,
     source: NoiseSource,
 ) -> Recorded {
+    record(model, config, bits, n, power_iterations, source, None)
+}
+
+/// The same with noise from streams under a guard, which withholds the update of a bad step. A further output is `apply`, 1 or 0.
+pub(crate) fn guarded_step(
+    model: &Nvae,
+    config: &TrainVae,
+    bits: u32,
+    n: usize,
+    power_iterations: usize,
+    guard: &Judgement,
+) -> Recorded {
+    let source = NoiseSource::Streams(0);
+    record(
+        model,
+        config,
+        bits,
+        n,
+        power_iterations,
+        source,
+        Some(guard),
+    )
+}
+
+/// The running statistics that a training pass moves before anything is known of the step.
+fn statistics(model: &Nvae, n: usize) -> Vec<(String, Shape)> {
     let tape = Tape::new();
+    let net = Net::new(&tape, VAE, Mode::Train);
+    let eps = NoiseSource::Streams(0).latents(&tape, model, n);
+    model.forward(&net, tape.feed("x", model.image_shape(n)), &eps);
+    let specs = net.params().into_iter();
+    specs
+        .filter(|p| p.role == Role::Statistic)
+        .map(|p| (net.state_name(&p.name), p.shape))
+        .collect()
+}
+
+fn record(
+    model: &Nvae,
+    config: &TrainVae,
+    bits: u32,
+    n: usize,
+    power_iterations: usize,
+    source: NoiseSource,
+    guard: Option<&Judgement>,
+) -> Recorded {
+    let tape = Tape::new();
+    let mut kept = Kept::default();
+    if guard.is_some() {
+        let states = statistics(model, n);
+        let states: Vec<Var> = states
+            .iter()
+            .map(|(s, shape)| tape.state(s, *shape))
+            .collect();
+        kept.add(&tape, &states);
+    }
     let net = Net::new(&tape, VAE, Mode::Train);
     let x = tape.feed("x", model.image_shape(n));
     let scalar = |name: &str| tape.feed(name, Shape::SCALAR);
@@ -142,7 +198,7 @@ pub fn train_step(
     let (balanced, kl_coeffs) =
         kl_balance::kl_balance(&tape, &posterior.kl, &model.kl_alpha(), kl_coeff);
     let nelbo = mean(&tape, add(&tape, recon, mul(&tape, balanced, kl_coeff)));
-    let spectral = spectral_loss(&net, power_iterations);
+    let spectral = spectral_loss(&net, power_iterations, guard.map(|_| &mut kept));
     let bn_loss = batch_norm_loss(&net);
     let regulariser = mul(&tape, add(&tape, spectral.loss, bn_loss), norm_coeff);
     let loss = add(&tape, nelbo, regulariser);
@@ -163,6 +219,10 @@ pub fn train_step(
     let settings = AdamaxSettings {
         weight_decay: config.weight_decay,
         ..AdamaxSettings::default()
+    };
+    let t = match guard {
+        None => t,
+        Some(guard) => guard.stage1(&tape, loss, &grads, t, &kept),
     };
     adamax(&tape, &vars, &grads, &m, &u, lr, t, settings);
 
@@ -219,7 +279,12 @@ pub(crate) struct SpectralLoss {
     pub vectors: Vec<(String, Shape)>,
 }
 
-pub(crate) fn spectral_loss(net: &Net<'_>, iterations: usize) -> SpectralLoss {
+/// Under a guard the vectors are kept as they were.
+pub(crate) fn spectral_loss(
+    net: &Net<'_>,
+    iterations: usize,
+    kept: Option<&mut Kept>,
+) -> SpectralLoss {
     let tape = net.tape;
     let mut vectors = Vec::new();
     let (mut weights, mut starts) = (Vec::new(), Vec::new());
@@ -231,6 +296,9 @@ pub(crate) fn spectral_loss(net: &Net<'_>, iterations: usize) -> SpectralLoss {
         weights.push(w);
         starts.push(tape.state(&name, shape));
         vectors.push((name, shape));
+    }
+    if let Some(kept) = kept {
+        kept.add(tape, &starts);
     }
     SpectralLoss {
         loss: spectral::sigma_sum(tape, &weights, &starts, iterations),

@@ -57,7 +57,7 @@ pub fn config(out: &Path) -> Config {
         save_every: 2,
         sample_every: 5,
         log_every: 1,
-        lr: 1e-3,
+        lr: 1e-4,
         max_p: 0.9,
         anneal_step: 1,
         buffer_size: 10,

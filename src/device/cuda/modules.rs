@@ -28,6 +28,7 @@ modules![
     "data_init",
     "decoder",
     "dwconv",
+    "guard",
     "kl_balance",
     "langevin",
     "latent",

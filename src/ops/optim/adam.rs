@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Piece, arguments, check, correction, cuda, update};
+use super::{Piece, arguments, check, correction, cuda, is_no_step, update};
 use crate::device::cpu::simd::{self, Kernel, Simd};
 use crate::device::cpu::slices::{load, store};
 use crate::ensure_shape;
@@ -78,7 +78,7 @@ pub(super) struct ClippedGradients {
 /// Moves all parameters by one step.
 ///
 /// `params`, `m` and `v` (first and second moments) are states, each list in the order and with the shapes of `grads`;
-/// `learning_rate` and `t` (1 in the first step) are scalars.
+/// `learning_rate` and `t` (1 in the first step, 0 to leave everything as it is) are scalars.
 #[expect(
     clippy::too_many_arguments,
     reason = "four lists, two scalars: no two of them belong together"
@@ -144,6 +144,9 @@ impl Op for AdamClip {
         let s = self.0;
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
+        if is_no_step(t) {
+            return;
+        }
         let rate = learning_rate / correction(s.beta1, t);
         let correction = correction(s.beta2, t);
         let (params, moments) = io.updates.split_at_mut(count);
@@ -166,6 +169,9 @@ impl Op for AdamClip {
         let (settings, isa) = (self.0, simd::isa());
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
+        if is_no_step(t) {
+            return;
+        }
         let rate = learning_rate / correction(settings.beta1, t);
         let root = correction(settings.beta2, t).sqrt();
         let clip = (settings.clip)

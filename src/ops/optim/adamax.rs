@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Piece, arguments, check, correction, cuda, update};
+use super::{Piece, arguments, check, correction, cuda, is_no_step, update};
 use crate::device::cpu::simd::{self, Kernel, Simd};
 use crate::device::cpu::slices::{load, store};
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes};
@@ -45,7 +45,7 @@ pub(super) struct Adamax(pub(super) AdamaxSettings);
 /// Moves all parameters by one step.
 ///
 /// `params`, `m` (first moments) and `u` (infinity norms) are states, each list in the order and with the shapes of `grads`;
-/// `learning_rate` and `t` (1 in the first step) are scalars.
+/// `learning_rate` and `t` (1 in the first step, 0 to leave everything as it is) are scalars.
 #[expect(
     clippy::too_many_arguments,
     reason = "four lists, two scalars: no two of them belong together"
@@ -76,6 +76,9 @@ impl Op for Adamax {
         let s = self.0;
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
+        if is_no_step(t) {
+            return;
+        }
         let rate = learning_rate / correction(s.beta1, t);
         let (params, moments) = io.updates.split_at_mut(count);
         let (first, norms) = moments.split_at_mut(count);
@@ -94,6 +97,9 @@ impl Op for Adamax {
         let (settings, isa) = (self.0, simd::isa());
         let count = io.updates.len() / 3;
         let (learning_rate, t) = (io.input(count)[0], io.input(count + 1)[0]);
+        if is_no_step(t) {
+            return;
+        }
         let rate = learning_rate / correction(settings.beta1, t);
         update(io, |piece| {
             let kernel = Native {

@@ -4,7 +4,7 @@ use super::{AdamSettings, AdamaxSettings, Clip, adam_clip, adamax, clipped_gradi
 use crate::ops::testing::{Case, Input, input};
 use crate::tensor::Shape;
 
-/// First and later steps, small and large tensors beside each other, with and without clip and decay.
+/// No step, first and later steps, small and large tensors beside each other, with and without clip and decay.
 pub fn cases() -> Vec<Case> {
     let shapes: [Shape; 4] = [
         [3, 3, 5, 7].into(),
@@ -26,7 +26,7 @@ pub fn cases() -> Vec<Case> {
             .collect()
     };
     let mut cases = Vec::new();
-    for t in [1.0, 2.0, 7000.0] {
+    for t in [0.0, 1.0, 2.0, 7000.0] {
         cases.push(Case::with_updates(
             format!("adamax, step {t}"),
             inputs(t),

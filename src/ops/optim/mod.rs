@@ -1,7 +1,8 @@
 //! Optimisers: one node moves all parameters of a network.
 //!
 //! Both take L2 weight decay into the gradient (`g += weight_decay p`), the learning rate and the number `t = 1, 2, ..` of the
-//! step as scalars, so that schedules need no new program.
+//! step as scalars, so that schedules need no new program. A step of number 0 is none: it changes nothing, whatever the gradients
+//! hold.
 
 mod adam;
 mod adamax;
@@ -69,6 +70,11 @@ fn arguments(
 /// `1 - beta^t`, what a moment that started at zero lacks; in `f64`, since in the first steps almost nothing is left of the 1.
 fn correction<T: Real>(beta: f64, t: T) -> T {
     T::of(1.0 - beta.powf(t.f64()))
+}
+
+/// Whether the number of a step says that nothing is to change.
+fn is_no_step<T: Real>(t: T) -> bool {
+    t == T::zero()
 }
 
 /// One piece of a parameter and what belongs to it.
