@@ -2,9 +2,9 @@
 //! past, and the means to leave states as they were when the verdict is bad.
 //!
 //! - [`norm`], [`distance`], [`clamped`]: one number of many tensors.
-//! - [`judge`]: such numbers against median and median absolute deviation of the last steps; gives 1 for a step that may be applied
+//! - [`judge()`]: such numbers against median and median absolute deviation of the last steps; gives 1 for a step that may be applied
 //!   and 0 for one that may not, and leaves a record that the host reads when it likes.
-//! - [`keep`] and [`put_back`]: copies of states, and the states made like their copies where the verdict was 0.
+//! - [`keep()`] and [`put_back`]: copies of states, and the states made like their copies where the verdict was 0.
 
 pub mod cases;
 mod cuda;
