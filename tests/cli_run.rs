@@ -115,6 +115,38 @@ fn a_run_from_training_to_samples_and_measures() {
     assert_eq!(overview("drawn"), overview("again"));
     assert_ne!(overview("drawn"), overview("other"));
 
+    // Into a folder of nothing else and into one file, for tools that measure samples: the same pixels as in the pictures.
+    let export = [
+        "sample",
+        "ebm",
+        "--seed",
+        "9",
+        "--out",
+        "look",
+        "--png-dir",
+        "pictures",
+        "--npz",
+        "samples.npz",
+    ];
+    let told = run(&export);
+    assert!(
+        told.contains("5 images in pictures and samples.npz"),
+        "{told}"
+    );
+    let picture = |path: &str| std::fs::read(at.join(path)).unwrap();
+    let names = std::fs::read_dir(at.join("pictures")).unwrap().count();
+    assert_eq!(names, 5);
+    for name in ["00000.png", "00004.png"] {
+        let [drawn, pictures] = ["drawn", "pictures"].map(|f| picture(&format!("{f}/{name}")));
+        assert_eq!(drawn, pictures);
+    }
+    assert!(is_png(&at.join("look/overview.png")) && !at.join("look/00000.png").exists());
+    let npz = picture("samples.npz");
+    assert!(npz.windows(27).any(|w| w == b"'shape': (5, 16, 16, 3), } "));
+    refused(at, &export, &["pictures", "not empty"]);
+    let again = [&export[..6], &["--npz", "samples.npz"]].concat();
+    refused(at, &again, &["samples.npz", "already"]);
+
     let told = run(&[
         "bench",
         "--config",
