@@ -36,7 +36,7 @@ impl Interval {
 
 /// The 97.5% quantile of Student's t: from tables up to 10 degrees of freedom, beyond by the expansion about the normal
 /// quantile (Abramowitz and Stegun 26.7.5), right to 2e-4 there.
-fn t_quantile(degrees: usize) -> f64 {
+pub(super) fn t_quantile(degrees: usize) -> f64 {
     const TABLE: [f64; 10] = [
         12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
     ];
