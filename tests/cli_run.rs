@@ -471,7 +471,16 @@ fn runs_of_two_seeds_are_measured_by_one_classifier() {
     }
     let told = tiny::succeed(
         at,
-        &["eval", "one", "two", "--n", "30", "--num-steps", "10"],
+        &[
+            "eval",
+            "one",
+            "two",
+            "--n",
+            "30",
+            "--num-steps",
+            "10",
+            "--neighbours",
+        ],
     );
     assert!(told.contains("2 runs (mean; difference"), "{told}");
     let reports = ["one", "two"].map(|out| {
@@ -484,6 +493,27 @@ fn runs_of_two_seeds_are_measured_by_one_classifier() {
             (&report["samples"], &report["seed"]),
             (&30.into(), &seed.into())
         );
+    }
+    for (out, report) in ["one", "two"].iter().zip(&reports) {
+        for row in ["data", "vae", "vaebm"].map(|row| &report[row]) {
+            for share in ["precision", "recall", "coverage", "novelty"] {
+                let value = row[share].as_f64().unwrap();
+                assert!((0.0..=1.0).contains(&value), "{share}: {value}");
+            }
+            assert!(row["kernel"].is_number() && row["density"].is_number());
+        }
+        // Twelve samples, the four nearest of the 30 training images by each distance.
+        assert!(is_png(&at.join(out).join("neighbours.png")));
+        let text = std::fs::read_to_string(at.join(out).join("neighbours.json")).unwrap();
+        let nearest: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(nearest.as_array().unwrap().len(), 12);
+        for by in ["pixels", "features"].map(|by| &nearest[11][by]) {
+            let distances: Vec<f64> = (by.as_array().unwrap().iter())
+                .map(|n| n["distance"].as_f64().unwrap())
+                .collect();
+            assert!(distances.len() == 4 && distances.is_sorted(), "{by}");
+            assert!(by[0]["item"].as_u64().unwrap() < 30);
+        }
     }
     // The same yardstick: held-out data measures the same, samples do not.
     assert_eq!(reports[0]["data"], reports[1]["data"]);
@@ -503,4 +533,5 @@ fn runs_of_two_seeds_are_measured_by_one_classifier() {
         .rfind(|line| line.starts_with("Frechet"))
         .unwrap();
     assert!(line.contains(&mean), "{mean} in: {line}");
+    refused(at, &["eval", "one", "--n", "5"], &["5 samples", "6"]);
 }

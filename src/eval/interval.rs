@@ -127,6 +127,13 @@ mod tests {
             kl: 0.1,
             confidence,
             frechet,
+            kernel: 0.25,
+            kernel_half_width: 0.0625,
+            precision: 0.75,
+            recall: 0.5,
+            density: 1.25,
+            coverage: 0.875,
+            novelty: 0.625,
         };
         // The runs differ by far more than the two models do, and yet the Frechet distance is better in each.
         let report = |level: f64, gain: f64, confidence: f64| Report {
@@ -135,6 +142,7 @@ mod tests {
             vaebm: quality(level - gain, confidence),
             samples: 3000,
             held_out: 3000,
+            compared: 3000,
             classifier_accuracy: 0.99,
             pixel_range: PixelRange::Fixed,
             readjust_bn: 0,

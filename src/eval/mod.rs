@@ -6,6 +6,7 @@ pub mod classifier;
 pub mod compare;
 pub mod evidence;
 pub mod frechet;
+pub mod gallery;
 pub mod interval;
 pub mod kernel;
 pub mod likelihood;

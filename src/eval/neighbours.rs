@@ -1,11 +1,12 @@
 //! The nearest images of a set: what shows whether a model repeats its training images.
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::manifold::squared_distance;
 
 /// An image of the searched set.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Neighbour {
     /// Which.
     pub item: usize,
