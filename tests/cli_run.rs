@@ -460,7 +460,7 @@ fn an_interrupted_run_saves_and_goes_on() {
 
 #[test]
 fn runs_of_two_seeds_are_measured_by_one_classifier() {
-    let (folder, _) = prepared(|_| ());
+    let (folder, _) = prepared(|c| c.data.valid = 60);
     let at = folder.path();
     tiny::succeed(at, &["train", "vae", "--config", "tiny.toml"]);
     for (out, seed) in [("one", "1"), ("two", "2")] {

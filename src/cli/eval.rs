@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Data, Run, Sample, Stage};
 use crate::demo;
-use crate::eval::compare::{Gauge, Subject};
+use crate::eval::compare::{Gauge, Subject, enough};
 use crate::eval::interval::summary;
 use crate::eval::report::Seconds;
 use crate::run::RunFolder;
@@ -71,6 +71,7 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         // Figures need more images than a look does; a flag still has the last word.
         kept.sample.num_samples = demo::SAMPLES;
         let mut config = source.resolve_over(&kept, &args.flags)?;
+        enough(config.sample.num_samples)?;
         config.run.out = run;
         configs.push(config);
     }

@@ -144,14 +144,21 @@ impl Gauge {
                 subject.checkpoint.path().display()
             )));
         }
-        if subject.count < FEWEST {
-            return Err(TrainError::Mismatch(format!(
-                "{} samples say nothing: figures need at least {FEWEST}, and thousands to be worth something",
-                subject.count
-            )));
-        }
-        Ok(())
+        enough(subject.count)
     }
+}
+
+/// Refuses a number of samples that no figure can be made from.
+///
+/// # Errors
+/// Fewer than [`FEWEST`].
+pub fn enough(samples: usize) -> Result<(), TrainError> {
+    if samples < FEWEST {
+        return Err(TrainError::Mismatch(format!(
+            "{samples} samples say nothing: figures need at least {FEWEST}, and thousands to be worth something"
+        )));
+    }
+    Ok(())
 }
 
 /// Trains the classifier on a configuration's set and measures the features of training and held-out images.
