@@ -115,6 +115,38 @@ fn a_run_from_training_to_samples_and_measures() {
     assert_eq!(overview("drawn"), overview("again"));
     assert_ne!(overview("drawn"), overview("other"));
 
+    // Into a folder of nothing else and into one file, for tools that measure samples: the same pixels as in the pictures.
+    let export = [
+        "sample",
+        "ebm",
+        "--seed",
+        "9",
+        "--out",
+        "look",
+        "--png-dir",
+        "pictures",
+        "--npz",
+        "samples.npz",
+    ];
+    let told = run(&export);
+    assert!(
+        told.contains("5 images in pictures and samples.npz"),
+        "{told}"
+    );
+    let picture = |path: &str| std::fs::read(at.join(path)).unwrap();
+    let names = std::fs::read_dir(at.join("pictures")).unwrap().count();
+    assert_eq!(names, 5);
+    for name in ["00000.png", "00004.png"] {
+        let [drawn, pictures] = ["drawn", "pictures"].map(|f| picture(&format!("{f}/{name}")));
+        assert_eq!(drawn, pictures);
+    }
+    assert!(is_png(&at.join("look/overview.png")) && !at.join("look/00000.png").exists());
+    let npz = picture("samples.npz");
+    assert!(npz.windows(27).any(|w| w == b"'shape': (5, 16, 16, 3), } "));
+    refused(at, &export, &["pictures", "not empty"]);
+    let again = [&export[..6], &["--npz", "samples.npz"]].concat();
+    refused(at, &again, &["samples.npz", "already"]);
+
     let told = run(&[
         "bench",
         "--config",
@@ -428,7 +460,7 @@ fn an_interrupted_run_saves_and_goes_on() {
 
 #[test]
 fn runs_of_two_seeds_are_measured_by_one_classifier() {
-    let (folder, _) = prepared(|_| ());
+    let (folder, _) = prepared(|c| c.data.valid = 60);
     let at = folder.path();
     tiny::succeed(at, &["train", "vae", "--config", "tiny.toml"]);
     for (out, seed) in [("one", "1"), ("two", "2")] {
@@ -439,7 +471,16 @@ fn runs_of_two_seeds_are_measured_by_one_classifier() {
     }
     let told = tiny::succeed(
         at,
-        &["eval", "one", "two", "--n", "30", "--num-steps", "10"],
+        &[
+            "eval",
+            "one",
+            "two",
+            "--n",
+            "30",
+            "--num-steps",
+            "10",
+            "--neighbours",
+        ],
     );
     assert!(told.contains("2 runs (mean; difference"), "{told}");
     let reports = ["one", "two"].map(|out| {
@@ -452,6 +493,27 @@ fn runs_of_two_seeds_are_measured_by_one_classifier() {
             (&report["samples"], &report["seed"]),
             (&30.into(), &seed.into())
         );
+    }
+    for (out, report) in ["one", "two"].iter().zip(&reports) {
+        for row in ["data", "vae", "vaebm"].map(|row| &report[row]) {
+            for share in ["precision", "recall", "coverage", "novelty"] {
+                let value = row[share].as_f64().unwrap();
+                assert!((0.0..=1.0).contains(&value), "{share}: {value}");
+            }
+            assert!(row["kernel"].is_number() && row["density"].is_number());
+        }
+        // Twelve samples, the four nearest of the 30 training images by each distance.
+        assert!(is_png(&at.join(out).join("neighbours.png")));
+        let text = std::fs::read_to_string(at.join(out).join("neighbours.json")).unwrap();
+        let nearest: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(nearest.as_array().unwrap().len(), 12);
+        for by in ["pixels", "features"].map(|by| &nearest[11][by]) {
+            let distances: Vec<f64> = (by.as_array().unwrap().iter())
+                .map(|n| n["distance"].as_f64().unwrap())
+                .collect();
+            assert!(distances.len() == 4 && distances.is_sorted(), "{by}");
+            assert!(by[0]["item"].as_u64().unwrap() < 30);
+        }
     }
     // The same yardstick: held-out data measures the same, samples do not.
     assert_eq!(reports[0]["data"], reports[1]["data"]);
@@ -471,4 +533,5 @@ fn runs_of_two_seeds_are_measured_by_one_classifier() {
         .rfind(|line| line.starts_with("Frechet"))
         .unwrap();
     assert!(line.contains(&mean), "{mean} in: {line}");
+    refused(at, &["eval", "one", "--n", "5"], &["5 samples", "6"]);
 }

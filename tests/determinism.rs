@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use tempfile::tempdir;
 use vaebm::checkpoint::Checkpoint;
 use vaebm::config::{Config, FinalImage, PixelRange};
+use vaebm::data::export::Destinations;
 use vaebm::device::Device;
 use vaebm::device::host::Cpu;
 use vaebm::langevin::draw;
@@ -217,8 +218,9 @@ fn pictures_do_not_depend_on_the_batch_size() {
             config.sample.batch_size = batch;
             let out = folder.path().join(format!("{stage}-{batch}"));
             let (mut device, stop) = (Cpu::new(), StopFlag::new());
+            let (cpu, to) = (&mut device, Destinations::default());
             let written =
-                draw::draw(&config, &mut device, &checkpoint, &out, &mut Silent, &stop).unwrap();
+                draw::draw(&config, cpu, &checkpoint, &out, &to, &mut Silent, &stop).unwrap();
             assert_eq!(written.images, 5);
             let mut files = vec!["overview.png".to_owned()];
             files.extend((0..5).map(|i| format!("{i:05}.png")));

@@ -5,6 +5,7 @@ mod tiny;
 use tempfile::tempdir;
 use vaebm::checkpoint::Checkpoint;
 use vaebm::config::{Config, Stage};
+use vaebm::data::export::Destinations;
 use vaebm::device::host::Cpu;
 use vaebm::device::memory::resident_bytes;
 use vaebm::device::{Device, DeviceError, ProgramId};
@@ -132,7 +133,8 @@ fn a_batch_that_does_not_fit_is_refused_with_one_that_does() {
             let mut config = config.clone();
             (config.sample.num_samples, config.sample.batch_size) = (batch, batch);
             let (out, stop) = (folder.path().join("drawn"), StopFlag::new());
-            draw::draw(&config, device, &checkpoint, &out, &mut Silent, &stop).map(drop)
+            let to = Destinations::default();
+            draw::draw(&config, device, &checkpoint, &out, &to, &mut Silent, &stop).map(drop)
         });
     }
 }

@@ -8,11 +8,13 @@ use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Data, Run, Sample, Stage};
 use crate::demo;
-use crate::eval::compare::Gauge;
+use crate::eval::compare::{Gauge, Subject, enough};
 use crate::eval::interval::summary;
 use crate::eval::report::Seconds;
 use crate::run::RunFolder;
 use std::path::PathBuf;
+
+const STOPPED: &str = "stopped; nothing more was written";
 
 #[derive(Debug)]
 pub(super) struct Measured;
@@ -34,13 +36,15 @@ impl Scope for Measured {
 ///
 /// Trains a small classifier on the run's images, draws as many samples of the VAE and of the VAEBM from the same noise,
 /// and writes samples.png, report.txt and report.json into the run folder: modes covered, KL to the data's law over
-/// modes, confidence of the classifier, Frechet distance of its features.
+/// modes, confidence of the classifier, and by its features the Frechet and kernel distance, precision, recall, density and
+/// coverage, and how near samples are to training images.
 /// Several runs on the same images, such as those of several seeds, are measured by the same classifier; their means and
 /// the 95% intervals of what the energy network changed come last.
 ///
 /// Examples:
 ///   vaebm eval runs/mnist
 ///   vaebm eval runs/mnist --n 10000 --num-steps 40
+///   vaebm eval runs/mnist --neighbours
 ///   vaebm eval runs/mnist-1 runs/mnist-2 runs/mnist-3
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -48,6 +52,9 @@ pub(super) struct Args {
     /// Run folders with both stages.
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
+    /// Also write neighbours.png and neighbours.json: samples beside the nearest of all training images.
+    #[arg(long)]
+    neighbours: bool,
     /// TOML file laid over each run's own configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -64,13 +71,14 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         // Figures need more images than a look does; a flag still has the last word.
         kept.sample.num_samples = demo::SAMPLES;
         let mut config = source.resolve_over(&kept, &args.flags)?;
+        enough(config.sample.num_samples)?;
         config.run.out = run;
         configs.push(config);
     }
-    measure(&configs, Console::new(progress)?)
+    measure(&configs, args.neighbours, Console::new(progress)?)
 }
 
-fn measure(configs: &[Config], mut with: Console) -> anyhow::Result<()> {
+fn measure(configs: &[Config], neighbours: bool, mut with: Console) -> anyhow::Result<()> {
     let mut gauge = Gauge::new(&configs[0], &mut *with.progress)?;
     let mut reports = Vec::with_capacity(configs.len());
     for config in configs {
@@ -85,9 +93,27 @@ fn measure(configs: &[Config], mut with: Console) -> anyhow::Result<()> {
             &with.stop,
         )?;
         let Some(outcome) = outcome else {
-            return super::say("stopped; nothing more was written");
+            return super::say(STOPPED);
         };
         super::demo::tell(&outcome)?;
+        if neighbours {
+            let out = &config.run.out;
+            let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(out, Stage::Ebm)?)?;
+            let subject = Subject {
+                config,
+                checkpoint: &checkpoint,
+                count: config.sample.num_samples,
+            };
+            let found =
+                gauge.neighbours(&subject, &mut *device, &mut *with.progress, &with.stop)?;
+            let Some(gallery) = found else {
+                return super::say(STOPPED);
+            };
+            super::say(format_args!(
+                "neighbours: {}",
+                gallery.write(out)?.display()
+            ))?;
+        }
         reports.push(outcome.report);
     }
     match reports.len() {

@@ -7,6 +7,7 @@ use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Config, Run, Sample, Stage};
+use crate::data::export::Destinations;
 use crate::langevin::draw;
 use crate::run::RunFolder;
 use std::path::{Path, PathBuf};
@@ -28,10 +29,13 @@ impl Scope for Sampling {
 ///
 /// RUN is a run folder or a checkpoint file. With an energy network its chains run; a VAE alone is sampled directly
 /// (so is the VAE under an energy network with --num-steps 0).
+/// Tools that measure samples take a folder with nothing else in it (--png-dir) or one file (--npz); with either, the folder of --out
+/// gets the overview alone.
 ///
 /// Examples:
 ///   vaebm sample runs/glyphs
 ///   vaebm sample runs/mnist --n 256 --num-steps 40 --step-size 5e-6 --energies --out pictures
+///   vaebm sample runs/mnist --n 50000 --npz samples.npz --png-dir samples
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -41,9 +45,15 @@ pub(super) struct Args {
     /// TOML file laid over the run's own configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Folder for the images (default: samples/ in the run folder).
+    /// Folder for the images and their overview (default: samples/ in the run folder).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write the images as PNG files into this new or empty folder instead.
+    #[arg(long, value_name = "DIR")]
+    png_dir: Option<PathBuf>,
+    /// Write the images into this new .npz file instead: `arr_0`, bytes [n, height, width, channels].
+    #[arg(long, value_name = "FILE")]
+    npz: Option<PathBuf>,
     #[command(flatten)]
     flags: Overrides<Sampling>,
 }
@@ -58,13 +68,19 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
         None if args.run.is_dir() => args.run.join("samples"),
         None => "samples".into(),
     };
-    sample(&config, &checkpoint, &out, Console::new(progress)?)
+    let destinations = Destinations {
+        png_dir: args.png_dir,
+        npz: args.npz,
+    };
+    let console = Console::new(progress)?;
+    sample(&config, &checkpoint, &out, &destinations, console)
 }
 
 fn sample(
     config: &Config,
     checkpoint: &Checkpoint,
     out: &Path,
+    destinations: &Destinations,
     mut with: Console,
 ) -> anyhow::Result<()> {
     let mut device = config.run.open_device()?;
@@ -73,13 +89,22 @@ fn sample(
         &mut *device,
         checkpoint,
         out,
+        destinations,
         &mut *with.progress,
         &with.stop,
     )?;
+    let mut places: Vec<String> = [&destinations.png_dir, &destinations.npz]
+        .into_iter()
+        .flatten()
+        .map(|path| path.display().to_string())
+        .collect();
+    if places.is_empty() {
+        places.push(out.display().to_string());
+    }
     super::say(format_args!(
         "{} images in {}",
         written.images,
-        out.display()
+        places.join(" and ")
     ))?;
     super::say(format_args!("overview: {}", written.overview.display()))
 }

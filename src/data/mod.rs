@@ -7,10 +7,12 @@
 mod batch;
 mod cifar;
 mod error;
+pub mod export;
 mod font;
 mod glyphs;
 mod grained;
 mod idx;
+mod npz;
 mod padded;
 pub mod picture;
 mod png_folder;

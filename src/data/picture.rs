@@ -230,7 +230,13 @@ impl Picture {
     }
 
     fn encode_to(&self, path: &Path) -> std::io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let file = File::create(path)?;
+        self.encode(BufWriter::new(&file))?;
+        file.sync_all()
+    }
+
+    /// Writes the bytes of a PNG file.
+    pub(super) fn encode(&self, mut file: impl Write) -> std::io::Result<()> {
         let grey = self.pixels.iter().all(|&[r, g, b]| r == g && g == b);
         let too_large = |_| std::io::Error::other("a side of 2^32 pixels or more");
         let mut encoder = png::Encoder::new(
@@ -252,7 +258,6 @@ impl Picture {
             writer.write_image_data(self.pixels.as_flattened())?;
         }
         writer.finish()?;
-        file.flush()?;
-        file.get_ref().sync_all()
+        file.flush()
     }
 }

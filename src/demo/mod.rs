@@ -83,6 +83,7 @@ pub fn measure(
         vaebm: comparison.vaebm,
         samples,
         held_out: comparison.held_out,
+        compared: comparison.compared,
         classifier_accuracy: comparison.accuracy,
         seed: config.run.seed,
         pixel_range: config.sample.pixel_range,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::classifier::{Classifier, Labels, Training};
-use super::quality::{Quality, Yardstick};
+use super::quality::{FEWEST, Quality, Yardstick};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Data, DataSet, PixelRange};
 use crate::data::picture::{Contrast, GridOptions, Picture};
@@ -20,6 +20,8 @@ use crate::train::{StateList, TrainError, images, restore_decoder};
 
 /// Training images that the Fréchet distance is measured to.
 const REFERENCE: usize = 10_000;
+/// Held-out images whose distances to training images are what samples' are compared with.
+const HELD_OUT: usize = 3000;
 /// Chains that are sampled together.
 const BATCH: usize = 100;
 /// Images of each kind in the picture.
@@ -33,9 +35,9 @@ const CLASSIFIER_STEPS: u64 = 800;
 const SAMPLING_SEED: u64 = 0x5a3d;
 
 /// Samples of both models from the same starting noise.
-struct Samples {
+pub(super) struct Samples {
     vae: Vec<f32>,
-    vaebm: Vec<f32>,
+    pub(super) vaebm: Vec<f32>,
     path: Vec<f32>,
 }
 
@@ -50,6 +52,8 @@ pub struct Comparison {
     pub vaebm: Quality,
     /// Images of held-out data, fewer than samples where the set has no more.
     pub held_out: usize,
+    /// Images of each set behind precision, recall, density and coverage.
+    pub compared: usize,
     /// The classifier's accuracy on held-out images.
     pub accuracy: f64,
 }
@@ -67,10 +71,10 @@ pub struct Subject<'a> {
 /// A set's images and the yardstick made from them: all runs on that set can be measured with it, one after the other.
 pub struct Gauge {
     /// The classifier's own, so that runs of other architectures do not meet on it.
-    device: Box<dyn Device>,
+    pub(super) device: Box<dyn Device>,
     data: Data,
-    splits: Splits,
-    yardstick: Yardstick,
+    pub(super) splits: Splits,
+    pub(super) yardstick: Yardstick,
     /// What making it took.
     pub seconds: f64,
 }
@@ -112,30 +116,52 @@ impl Gauge {
             checkpoint,
             count,
         } = *subject;
-        if config.data != self.data {
-            return Err(TrainError::Mismatch(format!(
-                "{}: its [data] differs from that of the run before it, and figures of different images do not compare",
-                checkpoint.path().display()
-            )));
-        }
+        self.check(subject)?;
         let Some(samples) = samples(config, device, checkpoint, count, observer, stop)? else {
             return Ok(None);
         };
         let held_out_count = count.min(self.splits.valid.len());
         let held_out = spread(&self.splits.valid, held_out_count)?;
-        let mut measure = |images: &[f32]| self.yardstick.measure(&mut *self.device, images);
+        let compared = self.yardstick.compared(held_out_count);
+        let mut measure =
+            |images: &[f32]| self.yardstick.measure(&mut *self.device, images, compared);
         let comparison = Comparison {
             data: measure(&held_out)?,
             vae: measure(&samples.vae)?,
             vaebm: measure(&samples.vaebm)?,
             held_out: held_out_count,
-            accuracy: self.yardstick.accuracy(),
+            compared,
+            accuracy: self.yardstick.classifier().accuracy,
         };
         Ok(Some((comparison, picture(config, &held_out, &samples))))
     }
+
+    /// Refuses what this yardstick cannot measure.
+    pub(super) fn check(&self, subject: &Subject<'_>) -> Result<(), TrainError> {
+        if subject.config.data != self.data {
+            return Err(TrainError::Mismatch(format!(
+                "{}: its [data] differs from that of the run before it, and figures of different images do not compare",
+                subject.checkpoint.path().display()
+            )));
+        }
+        enough(subject.count)
+    }
 }
 
-/// Trains the classifier on a configuration's set and measures reference features of training images.
+/// Refuses a number of samples that no figure can be made from.
+///
+/// # Errors
+/// Fewer than [`FEWEST`].
+pub fn enough(samples: usize) -> Result<(), TrainError> {
+    if samples < FEWEST {
+        return Err(TrainError::Mismatch(format!(
+            "{samples} samples say nothing: figures need at least {FEWEST}, and thousands to be worth something"
+        )));
+    }
+    Ok(())
+}
+
+/// Trains the classifier on a configuration's set and measures the features of training and held-out images.
 fn yardstick(
     config: &Config,
     device: &mut dyn Device,
@@ -143,6 +169,15 @@ fn yardstick(
     observer: &mut dyn Observer,
 ) -> Result<Yardstick, TrainError> {
     let labels = labels(config, &splits.train)?;
+    let fewest = splits.train.len().min(splits.valid.len());
+    if fewest < FEWEST {
+        return Err(TrainError::Mismatch(format!(
+            "the set `{}` has {} training and {} held-out images, and figures need at least {FEWEST} of each",
+            config.data.dataset,
+            splits.train.len(),
+            splits.valid.len()
+        )));
+    }
     let training = Training {
         steps: CLASSIFIER_STEPS,
         learning_rate: 3e-3,
@@ -173,8 +208,9 @@ fn yardstick(
     });
     let count = REFERENCE.min(splits.train.len());
     let reference = spread(&splits.train, count)?;
+    let held_out = spread(&splits.valid, HELD_OUT.min(splits.valid.len()))?;
     let law = law(config, labels, &splits.train);
-    Yardstick::new(device, classifier, &reference, law)
+    Yardstick::new(device, classifier, &reference, &held_out, law)
 }
 
 /// Stacked sets have a label for each colour channel, all others one.
@@ -215,7 +251,7 @@ fn spread(set: &Arc<dyn Dataset>, count: usize) -> Result<Vec<f32>, TrainError> 
 }
 
 /// Draws from both models: VAE samples are the chains' starting points.
-fn samples(
+pub(super) fn samples(
     config: &Config,
     device: &mut dyn Device,
     checkpoint: &Checkpoint,
@@ -230,10 +266,11 @@ fn samples(
         total: Some(count as u64),
         done: 0,
     });
+    let batch = BATCH.min(count);
     let chains = Chains {
         model: Nvae::new(config.vae.clone(), config.data.size, config.data.channels),
         ebm: config.ebm.clone(),
-        n: BATCH,
+        n: batch,
         target: config.sample.target,
         temperature: config.sample.temperature,
     };
@@ -246,7 +283,7 @@ fn samples(
         vaebm: Vec::new(),
         path: Vec::new(),
     };
-    for first in (0..count).step_by(BATCH) {
+    for first in (0..count).step_by(batch) {
         if stop.is_requested() {
             sampler.release(device);
             return Ok(None);
@@ -278,7 +315,7 @@ fn samples(
             .vaebm
             .extend(sampler.images(device, s.image)?.images);
         observer.event(Event::Step {
-            step: (first + BATCH) as u64,
+            step: (first + batch) as u64,
             scalars: &[],
         });
     }

@@ -36,7 +36,7 @@ impl Interval {
 
 /// The 97.5% quantile of Student's t: from tables up to 10 degrees of freedom, beyond by the expansion about the normal
 /// quantile (Abramowitz and Stegun 26.7.5), right to 2e-4 there.
-fn t_quantile(degrees: usize) -> f64 {
+pub(super) fn t_quantile(degrees: usize) -> f64 {
     const TABLE: [f64; 10] = [
         12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
     ];
@@ -127,6 +127,13 @@ mod tests {
             kl: 0.1,
             confidence,
             frechet,
+            kernel: 0.25,
+            kernel_half_width: 0.0625,
+            precision: 0.75,
+            recall: 0.5,
+            density: 1.25,
+            coverage: 0.875,
+            novelty: 0.625,
         };
         // The runs differ by far more than the two models do, and yet the Frechet distance is better in each.
         let report = |level: f64, gain: f64, confidence: f64| Report {
@@ -135,6 +142,7 @@ mod tests {
             vaebm: quality(level - gain, confidence),
             samples: 3000,
             held_out: 3000,
+            compared: 3000,
             classifier_accuracy: 0.99,
             pixel_range: PixelRange::Fixed,
             readjust_bn: 0,

@@ -1,5 +1,6 @@
 //! The report of a run, for people and for machines.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,15 +10,23 @@ use crate::checkpoint::replace_file;
 use crate::config::PixelRange;
 use crate::train::TrainError;
 
+type Value = fn(&Quality) -> f64;
 /// Name, whether higher is better, and value of each measure.
-type Measure = (&'static str, bool, fn(&Quality) -> f64);
+type Measure = (&'static str, bool, Value);
 
-pub(super) const MEASURES: [Measure; 4] = [
+pub(super) const MEASURES: [Measure; 8] = [
     ("modes", true, |q| q.modes as f64),
     ("KL", false, |q| q.kl),
     ("confidence", true, |q| q.confidence),
     ("Frechet distance", false, |q| q.frechet),
+    ("kernel distance", false, |q| q.kernel),
+    ("precision", true, |q| q.precision),
+    ("recall", true, |q| q.recall),
+    ("coverage", true, |q| q.coverage),
 ];
+
+/// Measures of which neither more nor less is better: the held-out data's value is.
+const NEITHER: [(&str, Value); 2] = [("density", |q| q.density), ("novelty", |q| q.novelty)];
 
 /// Seconds of each phase.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -52,6 +61,8 @@ pub struct Report {
     pub samples: usize,
     /// Images of held-out data, fewer where the set has no more.
     pub held_out: usize,
+    /// Images of each set behind precision, recall, density and coverage.
+    pub compared: usize,
     /// Share of held-out label parts that the classifier gets right.
     pub classifier_accuracy: f64,
     /// The run's seed.
@@ -67,19 +78,26 @@ pub struct Report {
 impl Report {
     /// The table and the verdict.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{:<22}{:>8}{:>10}{:>12}{:>10}\n",
-            "", "modes", "KL", "confidence", "Frechet"
-        );
-        for (name, q) in [
-            ("held-out data", self.data),
-            ("VAE", self.vae),
-            ("VAEBM", self.vaebm),
-        ] {
-            text += &format!(
-                "{name:<22}{:>8}{:>10.4}{:>12.4}{:>10.4}\n",
-                q.modes, q.kl, q.confidence, q.frechet
-            );
+        let rows = [self.data, self.vae, self.vaebm];
+        let mut text = format!("{:<20}{:>12}{:>12}{:>12}\n", "", "held-out", "VAE", "VAEBM");
+        let mut line = |name: &str, value: &dyn Fn(&Quality) -> f64| {
+            let _ = write!(text, "{name:<20}");
+            for row in &rows {
+                let _ = match name {
+                    "modes" => write!(text, "{:>12}", row.modes),
+                    _ => write!(text, "{:>12.4}", value(row)),
+                };
+            }
+            text += "\n";
+        };
+        for (name, _, value) in MEASURES {
+            line(name, &value);
+            if name == "kernel distance" {
+                line("  95% interval, +-", &|q| q.kernel_half_width);
+            }
+        }
+        for (name, value) in NEITHER {
+            line(name, &value);
         }
         text += "\n";
         let mut better = Vec::new();
@@ -105,10 +123,14 @@ impl Report {
         text += &format!(
             "\n{}, both models from the same starting noise; labels and features from a classifier\n\
              that gets {:.2}% of held-out labels right. Modes: higher is better; KL: samples to the data's law\n\
-             over modes, in nats, lower is better; confidence: of the classifier, data's is the goal; Frechet: distance of\n\
-             features to training images, lower is better. Seed {}, {:.0} seconds in all.\n",
+             over modes, in nats, lower is better; confidence: of the classifier, data's is the goal; Frechet and kernel distance:\n\
+             of features to training images, lower is better; precision, recall, coverage: shares of {} images of each set that\n\
+             lie in the other's neighbourhoods, higher is better; density: how deep samples lie in the data's, data's is the goal;\n\
+             novelty: the chance that a sample is farther from the training images than a held-out image, 0.5 is the data's.\n\
+             Seed {}, {:.0} seconds in all.\n",
             images,
             100.0 * self.classifier_accuracy,
+            self.compared,
             self.seed,
             self.seconds.total()
         );
@@ -149,6 +171,13 @@ mod tests {
             kl: 0.5,
             confidence: 0.9,
             frechet,
+            kernel: 0.25,
+            kernel_half_width: 0.0625,
+            precision: 0.75,
+            recall: 0.5,
+            density: 1.25,
+            coverage: 0.875,
+            novelty: 0.625,
         }
     }
 
@@ -160,6 +189,7 @@ mod tests {
             vaebm: quality(890, 2.0),
             samples: 3000,
             held_out: 400,
+            compared: 300,
             classifier_accuracy: 0.99,
             seed: 1,
             pixel_range: PixelRange::Fixed,
@@ -170,6 +200,16 @@ mod tests {
         assert!(text.contains("improved: Frechet distance."), "{text}");
         assert!(text.contains("made worse: modes."), "{text}");
         assert!(text.contains("row (400 of held-out data), both"), "{text}");
+        for line in [
+            "modes                        950         900         890",
+            "Frechet distance          0.1000      3.0000      2.0000",
+            "kernel distance           0.2500      0.2500      0.2500",
+            "  95% interval, +-        0.0625      0.0625      0.0625",
+            "novelty                   0.6250      0.6250      0.6250",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line:?} in {text}");
+        }
+        assert!(text.contains("shares of 300 images"), "{text}");
         let json: serde_json::Value =
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(json["vaebm"]["modes"], 890);

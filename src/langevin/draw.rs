@@ -1,4 +1,4 @@
-//! Drawing images from a trained model into files: `vaebm sample`.
+//! Drawing images from a trained model into files, batch by batch: `vaebm sample`.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -11,6 +11,8 @@ use super::sampler::Sampler;
 use crate::checkpoint::ring::RingSpec;
 use crate::checkpoint::{Checkpoint, NamedTensor, replace_file, write_tensors};
 use crate::config::{ChainStart, Config, FinalImage, PixelRange, Stage};
+use crate::data::ImageShape;
+use crate::data::export::{Destinations, ImageFiles};
 use crate::data::picture::{Contrast, GridOptions, Picture};
 use crate::device::Device;
 use crate::nn::Mode;
@@ -33,40 +35,81 @@ pub struct Written {
     pub overview: PathBuf,
 }
 
-/// Images and what else was asked for, while it is collected.
-#[derive(Default)]
+/// Images on their way into files, and what else was asked for while it is collected.
 struct Collected {
-    images: Vec<f32>,
+    files: ImageFiles,
+    shape: ImageShape,
+    contrast: Contrast,
+    /// Images still wanted: the last batch may have more.
+    wanted: usize,
+    /// The first images, for the overview.
+    first: Vec<f32>,
     /// Energy before the first and after the last step, per image.
     energies: Vec<[f32; 2]>,
     /// `[steps + 1, n, h, w, c]` of the chains of one batch after the other.
     paths: Vec<Vec<f32>>,
 }
 
-/// Draws `config.sample.num_samples` images and writes them into a folder: `00000.png` and so on, `overview.png`, and if asked for
-/// `energies.csv` and `trajectory.safetensors`. A checkpoint of stage 1 gives samples of the VAE.
+impl Collected {
+    fn take(&mut self, images: &[f32]) -> Result<(), TrainError> {
+        let values = self.shape.values();
+        let count = self.wanted.min(images.len() / values);
+        let images = &images[..count * values];
+        let shown = (OVERVIEW * values - self.first.len()).min(images.len());
+        self.first.extend(&images[..shown]);
+        self.wanted -= count;
+        Ok(self.files.push(images)?)
+    }
+}
+
+/// Draws `config.sample.num_samples` images and writes `overview.png` and, if asked for, `energies.csv` and
+/// `trajectory.safetensors` into the folder `out`. The images themselves go to `destinations`, or as `00000.png` and so on to `out` where
+/// there are none. A checkpoint of stage 1 gives samples of the VAE.
+///
+/// What is held in memory does not grow with the number of images, but for trajectories.
 pub fn draw(
     config: &Config,
     device: &mut dyn Device,
     checkpoint: &Checkpoint,
     out: &Path,
+    destinations: &Destinations,
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Written, TrainError> {
     std::fs::create_dir_all(out).map_err(|source| write_error(out, source))?;
+    let s = &config.sample;
+    let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
+    let shape = image_shape(&model);
+    let contrast = match s.pixel_range {
+        PixelRange::Fixed => Contrast::Clamp,
+        PixelRange::PerImage => Contrast::MinMaxPerImage,
+    };
+    let mut collected = Collected {
+        files: if destinations.is_some() {
+            destinations.open(shape, contrast)?
+        } else {
+            ImageFiles::into_folder(out, shape, contrast)
+        },
+        shape,
+        contrast,
+        wanted: s.num_samples,
+        first: Vec::new(),
+        energies: Vec::new(),
+        paths: Vec::new(),
+    };
     restore_decoder(config, device, checkpoint, observer, stop)?;
     let started = Instant::now();
     observer.event(Event::PhaseStarted {
         name: "sampling",
-        total: Some(config.sample.num_samples as u64),
+        total: Some(s.num_samples as u64),
         done: 0,
     });
-    let collected = if checkpoint.header().stage == Stage::Ebm.name() {
-        chains(config, device, checkpoint, observer, stop)?
+    if checkpoint.header().stage == Stage::Ebm.name() {
+        chains(config, device, checkpoint, &mut collected, observer, stop)?;
     } else {
-        vae_alone(config, device, observer, stop)?
-    };
-    let written = write(config, &collected, out)?;
+        vae_alone(config, device, &mut collected, observer, stop)?;
+    }
+    let written = write(config, collected, out)?;
     observer.event(Event::PhaseEnded {
         seconds: started.elapsed().as_secs_f64(),
     });
@@ -92,9 +135,10 @@ fn noise(config: &Config, first: usize) -> Noise {
 fn vae_alone(
     config: &Config,
     device: &mut dyn Device,
+    collected: &mut Collected,
     observer: &mut dyn Observer,
     stop: &StopFlag,
-) -> Result<Collected, TrainError> {
+) -> Result<(), TrainError> {
     let s = &config.sample;
     let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
     let record = |n: usize| {
@@ -117,7 +161,6 @@ fn vae_alone(
         FinalImage::Sample if device.plan(program).output("sample").is_some() => "sample",
         _ => "image",
     };
-    let mut collected = Collected::default();
     for first in (0..s.num_samples).step_by(batch) {
         if stop.is_requested() {
             break;
@@ -125,11 +168,11 @@ fn vae_alone(
         device.run(program, noise(config, first))?;
         let images = device.fetch(program, output)?;
         check_finite(&images, batch, 0, s.step_size)?;
-        collected.images.extend(images);
+        collected.take(&images)?;
         progress(observer, config, first + batch);
     }
     device.release(program);
-    Ok(collected)
+    Ok(())
 }
 
 fn progress(observer: &mut dyn Observer, config: &Config, done: usize) {
@@ -143,9 +186,10 @@ fn chains(
     config: &Config,
     device: &mut dyn Device,
     checkpoint: &Checkpoint,
+    collected: &mut Collected,
     observer: &mut dyn Observer,
     stop: &StopFlag,
-) -> Result<Collected, TrainError> {
+) -> Result<(), TrainError> {
     let s = &config.sample;
     let batch = s.batch_size.min(s.num_samples);
     let chains = Chains {
@@ -161,7 +205,6 @@ fn chains(
         ChainStart::Buffer => Some(open_buffer(config, checkpoint, &chains)?),
     };
     let sampler = Sampler::new(device, chains)?;
-    let mut collected = Collected::default();
     for (index, first) in (0..s.num_samples).step_by(batch).enumerate() {
         if stop.is_requested() {
             break;
@@ -202,11 +245,11 @@ fn chains(
             let pairs = before.energies.iter().zip(&after.energies);
             collected.energies.extend(pairs.map(|(b, a)| [*b, *a]));
         }
-        collected.images.extend(after.images);
+        collected.take(&after.images)?;
         progress(observer, config, first + batch);
     }
     sampler.release(device);
-    Ok(collected)
+    Ok(())
 }
 
 /// Refuses a batch of images of which some are not finite, rather than writing them as black ones.
@@ -257,29 +300,19 @@ pub fn buffer_spec(config: &Config, model: &Nvae) -> RingSpec {
     RingSpec::new(record, c.buffer_size, between)
 }
 
-fn write(config: &Config, collected: &Collected, out: &Path) -> Result<Written, TrainError> {
+fn write(config: &Config, collected: Collected, out: &Path) -> Result<Written, TrainError> {
     let s = &config.sample;
-    let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
-    let shape = image_shape(&model);
-    let contrast = match s.pixel_range {
-        PixelRange::Fixed => Contrast::Clamp,
-        PixelRange::PerImage => Contrast::MinMaxPerImage,
-    };
-    let images = (collected.images.len() / shape.values()).min(s.num_samples);
-    let single = GridOptions {
-        columns: 1,
-        upscale: 1,
-        padding: 0,
+    let Collected {
+        files,
+        shape,
         contrast,
-    };
-    for (i, image) in collected
-        .images
-        .chunks_exact(shape.values())
-        .take(images)
-        .enumerate()
-    {
-        Picture::grid(image, shape, &single).write_png(&out.join(format!("{i:05}.png")))?;
-    }
+        first,
+        energies,
+        paths,
+        ..
+    } = collected;
+    let images = files.written();
+    files.finish()?;
     let shown = images.min(OVERVIEW);
     let options = GridOptions {
         columns: (shown as f64).sqrt().ceil().max(1.0) as usize,
@@ -287,17 +320,16 @@ fn write(config: &Config, collected: &Collected, out: &Path) -> Result<Written, 
         ..GridOptions::default()
     };
     let overview = out.join("overview.png");
-    Picture::grid(&collected.images[..shown * shape.values()], shape, &options)
-        .write_png(&overview)?;
-    if s.energies && !collected.energies.is_empty() {
+    Picture::grid(&first, shape, &options).write_png(&overview)?;
+    if s.energies && !energies.is_empty() {
         let mut text = String::from("image,energy_start,energy_end\n");
-        for (i, [start, end]) in collected.energies.iter().take(images).enumerate() {
+        for (i, [start, end]) in energies.iter().take(images).enumerate() {
             let _ = writeln!(text, "{i},{start},{end}");
         }
         let path = out.join("energies.csv");
         replace_file(&path, text.as_bytes()).map_err(|e| write_error(&path, e))?;
     }
-    if s.trajectory && !collected.paths.is_empty() {
+    if s.trajectory && !paths.is_empty() {
         let batch = s.batch_size.min(s.num_samples);
         let extents = [
             s.num_steps + 1,
@@ -306,10 +338,8 @@ fn write(config: &Config, collected: &Collected, out: &Path) -> Result<Written, 
             shape.width,
             shape.channels,
         ];
-        let names: Vec<String> = (0..collected.paths.len())
-            .map(|b| format!("batch{b}"))
-            .collect();
-        let tensors: Vec<NamedTensor<'_>> = (names.iter().zip(&collected.paths))
+        let names: Vec<String> = (0..paths.len()).map(|b| format!("batch{b}")).collect();
+        let tensors: Vec<NamedTensor<'_>> = (names.iter().zip(&paths))
             .map(|(name, data)| NamedTensor {
                 name,
                 shape: &extents,
