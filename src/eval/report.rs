@@ -12,7 +12,7 @@ use crate::train::TrainError;
 /// Name, whether higher is better, and value of each measure.
 type Measure = (&'static str, bool, fn(&Quality) -> f64);
 
-pub(super) const MEASURES: [Measure; 4] = [
+pub(crate) const MEASURES: [Measure; 4] = [
     ("modes", true, |q| q.modes as f64),
     ("KL", false, |q| q.kl),
     ("confidence", true, |q| q.confidence),
