@@ -101,18 +101,18 @@ impl Chains {
         self.ebm.model != Model::Vaebm
     }
 
-    /// The images at the chains' state, as negatives of training: draws, or with `means` the decoder's means. Chains of pixels are
+    /// The images at the chains' states, as negatives of training: draws, or with `means` the decoder's means. Chains of pixels are
     /// at images themselves.
-    pub fn negatives(&self, tape: &Tape, vae: &Net<'_>, means: bool) -> Var {
+    pub fn negatives(&self, tape: &Tape, vae: &Net<'_>, states: &[Var], means: bool) -> Var {
+        let last = states[states.len() - 1];
         if self.moves_pixels() {
-            return pixels::images(self, tape);
+            return last;
         }
-        let eps = self.vars(tape);
-        let logits = self.decoded(vae, &eps).logits;
+        let logits = self.decoded(vae, states).logits;
         if means {
             affine(tape, decoder::normal_mean(tape, logits), 0.5, 0.5)
         } else {
-            decoder::normal_sample(tape, logits, eps[eps.len() - 1])
+            decoder::normal_sample(tape, logits, last)
         }
     }
 

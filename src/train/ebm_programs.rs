@@ -67,7 +67,12 @@ pub fn train_step(
         tape.feed("lr", Shape::SCALAR),
         tape.feed("t", Shape::SCALAR),
     );
-    let negatives = chains.negatives(&tape, &vae, config.use_mu_cd);
+    let eps: Vec<Var> = chains
+        .states()
+        .iter()
+        .map(|(name, shape)| tape.state(name, *shape))
+        .collect();
+    let negatives = chains.negatives(&tape, &vae, &eps, config.use_mu_cd);
     let both = energy(&chains.ebm, &net, concat(&tape, &[positives, negatives], 0));
     let (pos, neg) = (slice(&tape, both, 0, 0, n), slice(&tape, both, 0, n, n));
     let loss = sub(&tape, mean(&tape, pos), mean(&tape, neg));
