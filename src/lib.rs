@@ -23,6 +23,7 @@ pub mod parity;
 pub mod philox;
 pub mod program;
 pub mod real;
+pub mod report;
 pub mod run;
 #[doc(hidden)]
 pub mod shared;

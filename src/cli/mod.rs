@@ -16,6 +16,7 @@ mod likelihood;
 mod overrides;
 mod parity;
 mod progress;
+mod report;
 mod sample;
 mod source;
 mod train;
@@ -56,6 +57,7 @@ enum Command {
     Eval(eval::Args),
     Likelihood(likelihood::Args),
     Ablate(ablate::Args),
+    Report(report::Args),
     Bench(bench::Args),
     Import(import::Args),
     Export(export::Args),
@@ -111,6 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
         Command::Ablate(args) => ablate::run(args, progress),
+        Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),

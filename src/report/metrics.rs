@@ -211,16 +211,36 @@ mod tests {
             .collect();
         assert_eq!(incidents, [("best", Some(20.0)), ("guard", Some(7.0))]);
         let told = &metrics.incidents[1].details;
-        assert!(told.contains("verdict <gap>") && told.contains("back_to 5"), "{told}");
-        assert!(metrics.series.iter().any(|s| s.kind == "guard" && s.name == "gap"));
+        assert!(
+            told.contains("verdict <gap>") && told.contains("back_to 5"),
+            "{told}"
+        );
+        assert!(
+            metrics
+                .series
+                .iter()
+                .any(|s| s.kind == "guard" && s.name == "gap")
+        );
         assert_eq!(Metrics::parse(b""), Metrics::default());
     }
 
     #[test]
     fn numbers_are_short_and_say_what_they_are() {
-        let told = [0.0, 12.0, -841.02, 0.059, 1e-5, 2.5e7, 0.5, 1234.56, 0.99999]
-            .map(figure);
-        let want = ["0", "12", "−841", "0.059", "1.000e−5", "25000000", "0.5", "1235", "1"];
+        let told = [
+            0.0, 12.0, -841.02, 0.059, 1e-5, 2.5e7, 0.5, 1234.56, 0.99999,
+        ]
+        .map(figure);
+        let want = [
+            "0",
+            "12",
+            "−841",
+            "0.059",
+            "1.000e−5",
+            "25000000",
+            "0.5",
+            "1235",
+            "1",
+        ];
         assert_eq!(told, want);
         assert_eq!(figure(f64::NAN), "NaN");
     }
