@@ -86,6 +86,11 @@ __device__ inline const float *lane_of_a_transposed(const float *tile, int strid
 __device__ inline const bf16 *lane_of_b(const bf16 *tile, int stride, int lane) { return tile + lane % 16 * stride + lane / 16 * 8; }
 __device__ inline const float *lane_of_b(const float *tile, int stride, int lane) { return tile + lane % 4 * stride + lane / 4; }
 
+// In the fragments of b stored [n][k].
+__device__ inline const bf16 *lane_of_b_transposed(const bf16 *tile, int stride, int lane) {
+    return tile + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8;
+}
+
 // a[16, 16] of bf16.
 __device__ inline void fragment_a(unsigned (&a)[4], const bf16 *at) { load_matrices(a, at); }
 
@@ -111,6 +116,9 @@ __device__ inline void fragment_a_transposed(unsigned (&a)[4], const float *at) 
 
 // Two neighbours b[16, 8] of bf16: the first in b[0..2], the one 8 columns on in b[2..4].
 __device__ inline void fragments_b(unsigned (&b)[4], const bf16 *at) { load_matrices_transposed(b, at); }
+
+// The same, stored [n][k].
+__device__ inline void fragments_b_transposed(unsigned (&b)[4], const bf16 *at) { load_matrices(b, at); }
 
 // b[8, 8] of tf32.
 template <int STRIDE>

@@ -268,4 +268,6 @@ pub struct GpuContext<'a> {
     pub shapes: Shapes<'a>,
     /// How matrix products compute.
     pub precision: Precision,
+    /// Bytes of shared memory that a block can have on this GPU.
+    pub shared: usize,
 }

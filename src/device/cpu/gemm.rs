@@ -542,7 +542,7 @@ const TASK_COLS: usize = 128;
 
 /// `C[m, n] (+)= A[m, k] B[k, n]`, then the epilogue; row `i` of `c` starts at `i * c_stride`.
 ///
-/// Every element is one sum over `k` in the order of [`MAX_CHAIN`](super::microkernel::MAX_CHAIN), whatever the blocking.
+/// Every element is the same sum over `k`, in chains that depend on `k` alone, whatever the blocking.
 ///
 /// # Panics
 /// If an operand is shorter than its geometry says.

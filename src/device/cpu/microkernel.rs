@@ -5,9 +5,10 @@
 //! with one broadcast feeding `NV` multiply-adds there is no need to copy it into panels. Segments make convolutions of it: one
 //! per filter tap, or one per filter row where a row's taps are contiguous in memory.
 //!
-//! A sum of more than [`MAX_CHAIN`] products is cut into chains of that length, whatever the segments; finished chains are added up in
-//! memory (28 adds and stores for 32 x 28 multiply-adds). The cuts depend on `k` alone, so the blocking of rows and columns changes no
-//! bit.
+//! A long sum is cut into chains, at the ends of segments (a filter row of a convolution) and within very long ones; finished chains are
+//! added up in memory. The rounding error then grows with the length of a chain and the number of chains rather than with their
+//! product. A cut costs 28 additions and stores, against 28 multiply-adds per `k`. Where the cuts are depends on the segments alone, so
+//! the blocking of rows and columns changes no bit.
 //!
 //! Sizes: AVX-512 has 32 registers, so 14 x 2 accumulators, 2 for `b` and a broadcast folded into the multiply-add; per `k`
 //! 16 loads for 28 multiply-adds. AVX2 has 16: 6 x 2, 2, and one broadcast; 8 loads for 12. Every smaller row count has
@@ -17,9 +18,10 @@ use std::mem::MaybeUninit;
 
 use super::simd::{Simd, unroll};
 
-/// Products that are added up one after the other in a register at most. A longer sum is a sum of such chains: its rounding error
-/// grows with the length of a chain and the number of chains, not with their product.
-pub const MAX_CHAIN: usize = 32;
+/// A chain of products in a register that is this long ends with its segment, where the loop over `k` ends anyway.
+pub const LONG_CHAIN: usize = 48;
+/// Products of one segment that are added up in one chain at most.
+pub const MAX_CHAIN: usize = 128;
 
 /// Offsets, in elements, of one run of `k`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +143,7 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
             let mut b = t.b.add(seg.b);
             let mut left = t.seg_len;
             while left > 0 {
-                if chain == MAX_CHAIN {
+                if chain >= LONG_CHAIN {
                     unroll!(R < MR, {
                         for v in 0..NV {
                             let done = match chains {
@@ -154,7 +156,12 @@ pub(super) unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const 
                     });
                     (chains, chain) = (chains + 1, 0);
                 }
-                let steps = left.min(MAX_CHAIN - chain);
+                // What is left is cut in halves rather than into a whole chain and a rest.
+                let steps = match left {
+                    ..=MAX_CHAIN => left,
+                    _ if left < 2 * MAX_CHAIN => left / 2,
+                    _ => MAX_CHAIN,
+                };
                 for _ in 0..steps {
                     let mut bv = [s.splat(0.0); NV];
                     for (v, x) in bv.iter_mut().enumerate() {

@@ -219,22 +219,17 @@ pub fn wgrad(
     sum_partials(&partials[..cut.chunks * len], &mut dw[..len], accumulate);
 }
 
-/// `out (+)= partials[0] + partials[1] + ...`, rounded once.
+/// `out (+)= partials[0] + partials[1] + ...`, in this order.
 pub(super) fn sum_partials(partials: &[f32], out: &mut [f32], accumulate: bool) {
-    /// Sums in double precision that are held at once: two pages.
-    const BLOCK: usize = 1024;
     let len = out.len();
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let mut sums = [0.0f64; BLOCK];
-        if accumulate {
-            let before = out.iter().map(|o| f64::from(*o));
-            sums.iter_mut().zip(before).for_each(|(s, o)| *s = o);
+    if len == 0 {
+        return;
+    }
+    for (i, partial) in partials.chunks_exact(len).enumerate() {
+        if i == 0 && !accumulate {
+            out.copy_from_slice(partial);
+        } else {
+            out.iter_mut().zip(partial).for_each(|(o, p)| *o += p);
         }
-        for partial in partials.chunks_exact(len) {
-            let partial = &partial[block * BLOCK..][..out.len()];
-            let terms = partial.iter().map(|p| f64::from(*p));
-            sums.iter_mut().zip(terms).for_each(|(s, p)| *s += p);
-        }
-        out.iter_mut().zip(sums).for_each(|(o, s)| *o = s as f32);
     }
 }

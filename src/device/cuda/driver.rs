@@ -24,6 +24,8 @@ pub struct Gpu {
     pub memory: usize,
     /// Its multiprocessors.
     pub multiprocessors: i32,
+    /// Bytes of shared memory that a block can have.
+    pub shared: usize,
 }
 
 /// A driver's answer in words.
@@ -110,6 +112,7 @@ fn describe(ordinal: i32) -> Result<Gpu, DeviceError> {
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
         CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
     };
     let doing = format!("GPU {ordinal} does not tell what it is");
@@ -123,6 +126,7 @@ fn describe(ordinal: i32) -> Result<Gpu, DeviceError> {
         // SAFETY: as above.
         memory: unsafe { result::device::total_mem(device) }.doing(&doing)?,
         multiprocessors: attribute(MULTIPROCESSORS)?,
+        shared: usize::try_from(attribute(SHARED)?).unwrap_or(0),
     })
 }
 

@@ -148,7 +148,7 @@ impl Device for Cuda {
             &self.context,
             &self.stream,
             &mut self.modules,
-            self.precision,
+            (self.precision, self.gpu.shared),
             plan,
             states,
             &blocks,

@@ -34,6 +34,7 @@ modules![
     "layout",
     "loss",
     "mbconv",
+    "mbconv_bf16",
     "noise",
     "optim",
     "reduce",

@@ -105,8 +105,12 @@ fn shapes_of(slots: &[Slot]) -> Vec<Shape> {
     slots.iter().map(|s| s.shape).collect()
 }
 
-/// What a launch does on a GPU.
-pub fn gpu_kernel(launch: &Launch, precision: Precision) -> Result<GpuKernel, DeviceError> {
+/// What a launch does on a GPU whose blocks can have `shared` bytes of shared memory.
+pub fn gpu_kernel(
+    launch: &Launch,
+    precision: Precision,
+    shared: usize,
+) -> Result<GpuKernel, DeviceError> {
     let (inputs, outputs, updates) = (
         shapes_of(&launch.inputs),
         shapes_of(&launch.outputs),
@@ -126,7 +130,11 @@ pub fn gpu_kernel(launch: &Launch, precision: Precision) -> Result<GpuKernel, De
         outputs: &outputs,
         updates: &updates,
     };
-    Ok(launch.kernel.cuda(GpuContext { shapes, precision }))
+    Ok(launch.kernel.cuda(GpuContext {
+        shapes,
+        precision,
+        shared,
+    }))
 }
 
 /// Tables as the device reads them, one after the other, and where each begins.
@@ -138,13 +146,14 @@ impl Prepared {
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
         modules: &mut Modules,
-        precision: Precision,
+        (precision, shared): (Precision, usize),
         plan: Plan,
         states: Vec<usize>,
         blocks: &[StateBlock<'_>],
     ) -> Result<Self, DeviceError> {
         let kernels = |launches: &[Launch]| -> Result<Vec<GpuKernel>, DeviceError> {
-            launches.iter().map(|l| gpu_kernel(l, precision)).collect()
+            let kernel = |l| gpu_kernel(l, precision, shared);
+            launches.iter().map(kernel).collect()
         };
         let (version_kernels, step_kernels) =
             (kernels(&plan.per_version)?, kernels(&plan.per_step)?);

@@ -4,7 +4,7 @@ use super::{MbconvWeights, mbconv_eval};
 use crate::ops::testing::{Case, Input, input};
 
 /// `(x, hidden, co, upsample)`: images smaller than the window and larger than a GPU's tile of 8x8, odd channel counts and fours.
-const ROWS: [([usize; 4], usize, usize, bool); 10] = [
+const ROWS: [([usize; 4], usize, usize, bool); 16] = [
     ([2, 7, 5, 3], 6, 3, false),
     ([1, 4, 6, 5], 17, 4, false),
     ([2, 1, 1, 3], 9, 2, false),
@@ -15,6 +15,13 @@ const ROWS: [([usize; 4], usize, usize, bool); 10] = [
     ([1, 4, 3, 2], 34, 5, true),
     ([1, 11, 9, 4], 36, 8, false),
     ([1, 5, 6, 4], 40, 12, true),
+    // For kernels that keep the hidden channels on the chip: tiles of 16x8 and 8x16 pixels, every width of sums, an upsampled one beside.
+    ([1, 9, 17, 16], 32, 16, false),
+    ([2, 7, 8, 32], 64, 48, false),
+    ([1, 16, 16, 80], 32, 144, false),
+    ([1, 5, 6, 32], 32, 96, false),
+    ([1, 4, 10, 144], 32, 16, false),
+    ([1, 3, 4, 16], 32, 16, true),
 ];
 
 fn tensors(x: [usize; 4], hidden: usize, co: usize) -> Vec<Input> {

@@ -1,11 +1,13 @@
-//! Launches of `kernels/mbconv.cu` and, for the two matrix products, of conv2d's: the hidden tensors go through the workspace.
+//! Launches of `kernels/mbconv.cu` and, for the two matrix products, of conv2d's: the hidden tensors go through the workspace. In bf16
+//! the kernels of [`fused`] take over where they can.
 
 use bytemuck::{Pod, Zeroable};
 
+use super::fused::{self, Direction, Fused};
 use super::{Channels, Fprop};
 use crate::ops::activation::Activation;
 use crate::ops::conv2d::cuda::{self, Backward, Conv, Forward, Operand};
-use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Tensor, Word};
+use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Precision, Tensor, Word};
 use crate::tensor::Shape;
 
 /// Pixels of a block's tile along each axis, and channels: `SIDE` and `CHANNELS` in the kernel.
@@ -24,20 +26,24 @@ struct Extents {
 
 /// Where each weight begins in the packed tensor; on 16 bytes, so that kernels can move four numbers at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
+pub(super) struct Layout {
     w1: usize,
-    b1: usize,
-    dw: usize,
-    b_dw: usize,
+    pub b1: usize,
+    pub dw: usize,
+    pub b_dw: usize,
     w2: usize,
-    b2: usize,
+    pub b2: usize,
     w2_transposed: usize,
     w1_transposed: usize,
+    /// In bf16, two in the room of one; as long as nothing where the fused kernels do not take such channels.
+    pub w1_bf16: usize,
+    pub w2_bf16: usize,
     len: usize,
 }
 
 impl Layout {
     fn new(c: &Channels) -> Self {
+        let halves = |size: usize| if fused::takes(c) { size / 2 } else { 0 };
         let mut len = 0;
         let mut next = |size: usize| {
             let at = len;
@@ -53,6 +59,8 @@ impl Layout {
             b2: next(c.co),
             w2_transposed: next(c.hidden * c.co),
             w1_transposed: next(c.ci * c.hidden),
+            w1_bf16: next(halves(c.ci * c.hidden)),
+            w2_bf16: next(halves(c.hidden * c.co)),
             len,
         }
     }
@@ -81,13 +89,18 @@ pub(super) fn pack(c: Channels, cx: GpuContext<'_>) -> GpuKernel {
         std::iter::once(Word::Address(Tensor::Input(input), 0)).chain(numbers)
     };
     let room = cx.shapes.outputs[0].len();
-    GpuLaunch::new("mbconv", "mbconv_pack_f32")
+    let exact = GpuLaunch::new("mbconv", "mbconv_pack_f32")
         .threads_for(room)
         .table(sections.into_iter().flat_map(words).collect())
         .output(0)
         .count(sections.len())
-        .count(room)
-        .into()
+        .count(room);
+    let mut launches = vec![exact];
+    if cx.precision == Precision::Bf16 && fused::takes(&c) {
+        // After the first, which leaves zeros where no section of its own is.
+        launches.extend(fused::pack(&c, &at));
+    }
+    GpuKernel::new(launches, 0)
 }
 
 /// What the launches of one bottleneck share.
@@ -177,6 +190,9 @@ impl<'a> Bottleneck<'a> {
 }
 
 pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
+    if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[0], Direction::Fprop) {
+        return fused.launch(1, &Layout::new(&op.channels));
+    }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[0], 1);
     let project = Forward {
         x: b.mixed,
@@ -201,6 +217,9 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
 
 /// Computes what stands before each swish again, then goes back through it; each gradient takes the place of what its slope was read from.
 pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
+    if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[1], Direction::Dgrad) {
+        return fused.launch(2, &Layout::new(&op.channels));
+    }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[1], 2);
     let project = Backward {
         dy: (Tensor::Input(0), 0),
@@ -241,7 +260,7 @@ mod tests {
 
     #[test]
     fn packed_weights_lie_one_behind_the_other_on_16_bytes() {
-        for (ci, hidden, co) in [(1, 1, 1), (3, 9, 2), (32, 192, 32), (5, 17, 7)] {
+        for (ci, hidden, co) in [(1, 1, 1), (3, 9, 2), (32, 192, 48), (5, 17, 7)] {
             let c = Channels {
                 ci,
                 hidden,
@@ -258,6 +277,14 @@ mod tests {
                 (at.b2, co),
                 (at.w2_transposed, hidden * co),
                 (at.w1_transposed, ci * hidden),
+                (
+                    at.w1_bf16,
+                    if fused::takes(&c) { ci * hidden / 2 } else { 0 },
+                ),
+                (
+                    at.w2_bf16,
+                    if fused::takes(&c) { hidden * co / 2 } else { 0 },
+                ),
                 (at.len, 0),
             ];
             for pair in sections.windows(2) {

@@ -11,6 +11,7 @@ pub mod cases;
 mod cpu;
 mod cuda;
 mod fold;
+mod fused;
 mod reference;
 
 pub use fold::{RawWeights, fold};

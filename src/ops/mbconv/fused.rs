@@ -1,0 +1,226 @@
+//! Launches of `kernels/mbconv_bf16.cu`: the whole bottleneck in one kernel, its hidden tensors on the chip.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Channels, Fprop};
+use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Precision, Tensor};
+use crate::tensor::Shape;
+
+/// As in the kernel: pixels of a tile, window, hidden channels of a slice forward and backward, elements between rows.
+const TILE: usize = 128;
+const WINDOW: usize = 5;
+const HALO: usize = WINDOW / 2;
+const FORWARD: usize = 32;
+const BACKWARD: usize = 16;
+const PAD: usize = 8;
+/// Columns of the sums that the kernels are compiled for.
+const WIDTHS: [usize; 3] = [64, 128, 256];
+
+/// As the kernels take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+struct Cell {
+    h: i32,
+    w: i32,
+    ci: i32,
+    co: i32,
+    hidden: i32,
+    rows: i32,
+    columns: i32,
+    near_room: i32,
+    far_room: i32,
+}
+
+/// Which of the two kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// `y` from `(x, packed)`.
+    Fprop,
+    /// `dx` from `(dy, x, packed)`.
+    Dgrad,
+}
+
+/// A launch that fits the GPU.
+pub(super) struct Fused {
+    direction: Direction,
+    cell: Cell,
+    width: usize,
+    blocks: usize,
+    shared: usize,
+}
+
+/// Whether the kernels can take such channels at all; their weights are then packed in bf16 as well.
+pub(super) fn takes(c: &Channels) -> bool {
+    let fits = |channels: usize| channels.is_multiple_of(16) && channels <= WIDTHS[2];
+    c.k == WINDOW && fits(c.ci) && fits(c.co) && c.hidden.is_multiple_of(FORWARD)
+}
+
+/// The most lines that any tile of an image has with its neighbourhood of `distance`, which ends where the image ends.
+fn widest(extent: usize, tile: usize, distance: usize) -> usize {
+    let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
+    (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
+}
+
+impl Fused {
+    /// The launch for an input of shape `x`, where precision, channels and shared memory allow one.
+    pub fn new(op: &Fprop, cx: GpuContext<'_>, x: Shape, direction: Direction) -> Option<Self> {
+        let c = op.channels;
+        if cx.precision != Precision::Bf16 || op.upsample || !takes(&c) {
+            return None;
+        }
+        let (h, w) = (x[1], x[2]);
+        let columns = if w > 8 { 16 } else { 8 };
+        let rows = TILE / columns;
+        let room = |distance| {
+            let pixels = widest(h, rows, distance) * widest(w, columns, distance);
+            pixels.next_multiple_of(16)
+        };
+        let (near, far) = (room(HALO), room(2 * HALO));
+        let sums = match direction {
+            Direction::Fprop => c.co,
+            Direction::Dgrad => c.ci,
+        };
+        let width = WIDTHS.into_iter().find(|n| *n >= sums)?;
+        let elements = match direction {
+            Direction::Fprop => {
+                let slice = FORWARD + PAD;
+                near * (c.ci + PAD + slice) + (TILE + c.ci) * slice + FORWARD * (width + PAD)
+            }
+            Direction::Dgrad => {
+                let slice = BACKWARD + PAD;
+                far * (c.ci + PAD + slice)
+                    + near * (c.co + PAD + slice)
+                    + (TILE + width) * slice
+                    + BACKWARD * (c.co + PAD)
+            }
+        };
+        let slice = match direction {
+            Direction::Fprop => FORWARD,
+            Direction::Dgrad => BACKWARD,
+        };
+        let window = (WINDOW * WINDOW + 2) * slice * size_of::<f32>();
+        let shared = window + elements * size_of::<u16>();
+        let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
+        (shared <= cx.shared).then(|| Fused {
+            direction,
+            cell: Cell {
+                h: int(h),
+                w: int(w),
+                ci: int(c.ci),
+                co: int(c.co),
+                hidden: int(c.hidden),
+                rows: int(rows),
+                columns: int(columns),
+                near_room: int(near),
+                far_room: int(far),
+            },
+            width,
+            blocks: x[0] * h.div_ceil(rows) * w.div_ceil(columns),
+            shared,
+        })
+    }
+
+    /// The launch, with the weights where `at` has them in the packed tensor.
+    pub fn launch(&self, packed: usize, at: &super::cuda::Layout) -> GpuKernel {
+        let (name, inputs) = match self.direction {
+            Direction::Fprop => ("fprop", &[0][..]),
+            Direction::Dgrad => ("dgrad", &[0, 1][..]),
+        };
+        let weight = |launch: GpuLaunch, offset| launch.address(Tensor::Input(packed), offset);
+        let launch = GpuLaunch::new("mbconv_bf16", format!("mbconv_{name}_bf16_n{}", self.width))
+            .blocks(self.blocks)
+            .shared(self.shared);
+        let launch = inputs.iter().fold(launch, |l, i| l.input(*i));
+        let launch = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16]
+            .into_iter()
+            .fold(launch, weight);
+        let launch = match self.direction {
+            Direction::Fprop => weight(launch, at.b2),
+            Direction::Dgrad => launch,
+        };
+        launch.output(0).value(self.cell).into()
+    }
+}
+
+/// The launches that round `w1` and `w2` into the packed tensor.
+pub(super) fn pack(c: &Channels, at: &super::cuda::Layout) -> Vec<GpuLaunch> {
+    // (input, where to, numbers)
+    let matrices = [
+        (0, at.w1_bf16, c.ci * c.hidden),
+        (4, at.w2_bf16, c.hidden * c.co),
+    ];
+    let launch = |(input, to, len): (usize, usize, usize)| {
+        GpuLaunch::new("mbconv_bf16", "mbconv_pack_bf16")
+            .threads_for(len / 8)
+            .input(input)
+            .address(Tensor::Output(0), to)
+            .count(len / 8)
+    };
+    matrices.into_iter().map(launch).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Shapes;
+
+    const H200: usize = 227 << 10;
+    const A100: usize = 163 << 10;
+
+    fn fused(x: [usize; 4], shared: usize, direction: Direction) -> Option<Fused> {
+        let channels = Channels {
+            ci: x[3],
+            hidden: 6 * x[3],
+            k: 5,
+            co: x[3],
+        };
+        let shapes = Shapes {
+            inputs: &[],
+            outputs: &[],
+            updates: &[],
+        };
+        let cx = GpuContext {
+            shapes,
+            precision: Precision::Bf16,
+            shared,
+        };
+        let op = Fprop {
+            channels,
+            upsample: false,
+        };
+        Fused::new(&op, cx, Shape::new(&x), direction)
+    }
+
+    #[test]
+    fn the_published_cell_is_two_tiles_an_image_and_fits_an_h200() {
+        let forward = fused([64, 16, 16, 256], H200, Direction::Fprop).expect("fits");
+        assert_eq!((forward.blocks, forward.width), (128, 256));
+        assert!(fused([64, 16, 16, 256], A100, Direction::Fprop).is_some());
+        let backward = fused([64, 16, 16, 256], H200, Direction::Dgrad).expect("fits");
+        assert_eq!(backward.blocks, 128);
+        assert!(fused([64, 16, 16, 256], A100, Direction::Dgrad).is_none());
+    }
+
+    #[test]
+    fn neighbourhoods_end_with_the_image() {
+        // One tile, two tiles, three tiles: only the middle one of three has neighbours on both sides.
+        assert_eq!([8, 16, 24].map(|h| widest(h, 8, 2)), [8, 10, 12]);
+        assert_eq!([8, 16, 24].map(|h| widest(h, 8, 4)), [8, 12, 16]);
+        assert_eq!(widest(17, 8, 4), 13);
+    }
+
+    #[test]
+    fn tiles_cover_every_pixel() {
+        for (h, w, tiles) in [(8, 8, 1), (16, 8, 1), (17, 8, 2), (9, 17, 4), (1, 1, 1)] {
+            let cell = fused([3, h, w, 16], H200, Direction::Fprop).expect("fits");
+            assert_eq!(cell.blocks, 3 * tiles, "{h}x{w}");
+            assert_eq!(cell.cell.rows * cell.cell.columns, TILE as i32);
+        }
+    }
+
+    #[test]
+    fn odd_channels_take_the_plain_kernels() {
+        assert!(fused([1, 8, 8, 24], H200, Direction::Fprop).is_none());
+        assert!(fused([1, 8, 8, 272], H200, Direction::Fprop).is_none());
+    }
+}
