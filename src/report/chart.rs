@@ -110,8 +110,8 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     kept
 }
 
-/// What a line comes to, in words.
-fn told(line: &Line<'_>) -> String {
+/// What a line comes to, in words; `at` names what it goes over.
+fn told(line: &Line<'_>, at: &str) -> String {
     let finite = line.points.iter().filter(|p| p.1.is_finite());
     let (Some(low), Some(high), Some(last)) = (
         finite.clone().min_by(|a, b| a.1.total_cmp(&b.1)),
@@ -121,7 +121,7 @@ fn told(line: &Line<'_>) -> String {
         return format!("{}: no finite value", line.label);
     };
     format!(
-        "{}: {} at step {}, lowest {} at {}, highest {} at {}",
+        "{}: {} at {at} {}, lowest {} at {}, highest {} at {}",
         line.label,
         figure(last.1),
         figure(last.0),
@@ -132,11 +132,17 @@ fn told(line: &Line<'_>) -> String {
     )
 }
 
-/// A figure with its heading, curves and a caption in words. `id` is unique in the page.
-pub(super) fn figure_of(id: &str, title: &str, lines: &[Line<'_>], marks: &[Mark]) -> String {
+/// A figure with its heading, curves and a caption in words. `id` is unique in the page; `over` names what the curves go over: steps.
+pub(super) fn figure_of(
+    id: &str,
+    title: &str,
+    over: &str,
+    lines: &[Line<'_>],
+    marks: &[Mark],
+) -> String {
     let all = || lines.iter().flat_map(|l| l.points);
     let mut values: Vec<f64> = all().map(|p| p.1).filter(|v| v.is_finite()).collect();
-    let captions: Vec<String> = lines.iter().map(told).collect();
+    let captions: Vec<String> = lines.iter().map(|l| told(l, over)).collect();
     let mut out = format!("<figure class=\"chart\"><h4>{}</h4>", escape(title));
     if lines.len() > 1 {
         out += "<p class=\"legend\">";
@@ -171,7 +177,7 @@ pub(super) fn figure_of(id: &str, title: &str, lines: &[Line<'_>], marks: &[Mark
             start: HEIGHT - BOTTOM,
             end: TOP,
         };
-        out += &drawing(id, title, &captions, lines, marks, [x, y]);
+        out += &drawing(id, [title, over], &captions, lines, marks, [x, y]);
         if outside > 0 {
             let _ = write!(
                 out,
@@ -190,7 +196,7 @@ pub(super) fn figure_of(id: &str, title: &str, lines: &[Line<'_>], marks: &[Mark
 
 fn drawing(
     id: &str,
-    title: &str,
+    [title, over]: [&str; 2],
     captions: &[String],
     lines: &[Line<'_>],
     marks: &[Mark],
@@ -245,13 +251,13 @@ fn drawing(
         );
     }
     for (i, line) in lines.iter().enumerate() {
-        out += &curve(line, i % COLOURS, [x, y]);
+        out += &curve(line, over, i % COLOURS, [x, y]);
     }
     out += "</g></svg>";
     out
 }
 
-fn curve(line: &Line<'_>, colour: usize, [x, y]: [Axis; 2]) -> String {
+fn curve(line: &Line<'_>, over: &str, colour: usize, [x, y]: [Axis; 2]) -> String {
     let (mut path, mut dots, mut bad) = (String::new(), String::new(), String::new());
     let mut pen = 'M';
     for (step, value) in thinned(line.points) {
@@ -260,7 +266,7 @@ fn curve(line: &Line<'_>, colour: usize, [x, y]: [Axis; 2]) -> String {
             pen = 'M';
             let _ = write!(
                 bad,
-                "<path class=\"bad\" d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\"><title>{}: {value} at step {}</title></path>",
+                "<path class=\"bad\" d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\"><title>{}: {value} at {over} {}</title></path>",
                 at - 4.0,
                 TOP + 2.0,
                 escape(&line.label),
@@ -274,7 +280,7 @@ fn curve(line: &Line<'_>, colour: usize, [x, y]: [Axis; 2]) -> String {
         if line.points.len() <= DOTS {
             let _ = write!(
                 dots,
-                "<circle class=\"dot s{colour}\" cx=\"{at:.1}\" cy=\"{height:.1}\" r=\"3\"><title>{}: {} at step {}</title></circle>",
+                "<circle class=\"dot s{colour}\" cx=\"{at:.1}\" cy=\"{height:.1}\" r=\"3\"><title>{}: {} at {over} {}</title></circle>",
                 escape(&line.label),
                 figure(value),
                 figure(step)
@@ -344,7 +350,7 @@ mod tests {
             step: 2.0,
             text: "guard".into(),
         }];
-        let drawn = figure_of("c", "title", &[line(&points)], &marks);
+        let drawn = figure_of("c", "title", "step", &[line(&points)], &marks);
         assert!(drawn.contains("a&lt;b: inf at step 2"), "{drawn}");
         assert_eq!(drawn.matches("class=\"bad\"").count(), 1);
         assert_eq!(drawn.matches("class=\"mark\"").count(), 1);
@@ -357,7 +363,7 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_said_in_words() {
         let points = [(1.0, f64::NAN)];
-        let drawn = figure_of("c", "title", &[line(&points)], &[]);
+        let drawn = figure_of("c", "title", "step", &[line(&points)], &[]);
         assert!(drawn.contains("no finite value") && !drawn.contains("<svg viewBox"));
     }
 }

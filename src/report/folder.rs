@@ -93,6 +93,9 @@ impl Found {
         };
         let mut facts = Vec::new();
         for path in with("json") {
+            if too_large(&path, &mut notes) {
+                continue;
+            }
             let Some(bytes) = read(&path, &mut notes) else {
                 continue;
             };
@@ -160,11 +163,18 @@ fn listed(folder: &Path, notes: &mut Vec<String>) -> Vec<PathBuf> {
     files
 }
 
+/// Whether a file is too large for a page; then a note says so.
+fn too_large(path: &Path, notes: &mut Vec<String>) -> bool {
+    let large = fs::metadata(path).is_ok_and(|m| m.len() > MOST_BYTES);
+    if large {
+        notes.push(format!("{} is too large to be shown here", file_name(path)));
+    }
+    large
+}
+
 fn shot(path: &Path, notes: &mut Vec<String>) -> Option<Shot> {
     let name = file_name(path);
-    let too_large = fs::metadata(path).is_ok_and(|m| m.len() > MOST_BYTES);
-    if too_large {
-        notes.push(format!("{name} is too large to be shown here"));
+    if too_large(path, notes) {
         return None;
     }
     let png = read(path, notes)?;

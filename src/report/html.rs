@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use super::chart::{Line, figure_of};
 use super::metrics::{brief, number};
 
 /// Text as HTML, in elements and in quoted attributes. Control characters, which HTML forbids, become the replacement character.
@@ -74,20 +75,31 @@ pub(super) fn words(name: &str) -> String {
 /// Most rows of a table made from a list.
 const ROWS: usize = 60;
 
-/// Any JSON object as tables: objects that have the same fields side by side in one, lists of objects as one each, the rest as a
-/// table of names and values.
-pub(super) fn json(caption: &str, object: &Map<String, Value>) -> String {
+/// Lists of at least so many numbers are drawn rather than told.
+const DRAWN: usize = 12;
+/// Lines of one chart; further ones are counted.
+const LINES: usize = 4;
+
+/// Any JSON object: objects that have the same fields side by side in one table, lists of objects as one each, long lists of numbers
+/// (and lists of such lists, as of several chains) as curves over their index, the rest as a table of names and values. `id` starts
+/// the ids of curves, and is unique in the page.
+pub(super) fn json(id: &str, caption: &str, object: &Map<String, Value>) -> String {
     let mut out = String::new();
+    let mut curves = String::new();
     let mut plain = Vec::new();
     let mut alike: Vec<(&String, &Map<String, Value>)> = Vec::new();
-    for (name, value) in object {
+    for (i, (name, value)) in object.iter().enumerate() {
+        let (id, title) = (format!("{id}-{i}"), format!("{caption}: {}", words(name)));
         match value {
             Value::Object(fields) if flat(fields) => alike.push((name, fields)),
-            Value::Object(fields) => out += &json(&format!("{caption}: {}", words(name)), fields),
+            Value::Object(fields) => out += &json(&id, &title, fields),
             Value::Array(items) if items.iter().any(Value::is_object) => {
-                out += &list(&format!("{caption}: {}", words(name)), items);
+                out += &list(&title, items);
             }
-            other => plain.push(vec![words(name), brief(other)]),
+            other => match lines_of(other) {
+                Some(lines) => curves += &curve(&id, &title, &words(name), &lines),
+                None => plain.push(vec![words(name), brief(other)]),
+            },
         }
     }
     while let Some((_, first)) = alike.first() {
@@ -114,7 +126,44 @@ pub(super) fn json(caption: &str, object: &Map<String, Value>) -> String {
     if !plain.is_empty() {
         out += &table(caption, &[], &plain);
     }
+    if !curves.is_empty() {
+        let _ = writeln!(out, "<div class=\"charts\">\n{curves}</div>");
+    }
     out
+}
+
+/// The numbers of a long list, or of each of several such lists.
+fn lines_of(value: &Value) -> Option<Vec<Vec<(f64, f64)>>> {
+    let items = value.as_array()?;
+    let line = |items: &[Value]| -> Option<Vec<(f64, f64)>> {
+        let numbers: Option<Vec<f64>> = items.iter().map(number).collect();
+        let points = numbers?.into_iter().enumerate();
+        Some(points.map(|(i, v)| (i as f64, v)).collect())
+    };
+    let lines = match line(items) {
+        Some(one) => vec![one],
+        None => (items.iter())
+            .map(|inner| line(inner.as_array()?))
+            .collect::<Option<Vec<_>>>()?,
+    };
+    lines.iter().any(|l| l.len() >= DRAWN).then_some(lines)
+}
+
+fn curve(id: &str, title: &str, name: &str, lines: &[Vec<(f64, f64)>]) -> String {
+    let shown: Vec<Line<'_>> = (lines.iter().take(LINES).enumerate())
+        .map(|(i, points)| Line {
+            label: match lines.len() {
+                1 => name.to_owned(),
+                _ => format!("{name} {i}"),
+            },
+            points,
+        })
+        .collect();
+    let title = match lines.len() {
+        n if n > LINES => format!("{title} (the first {LINES} of {n})"),
+        _ => title.to_owned(),
+    };
+    figure_of(id, &title, "index", &shown, &[])
 }
 
 fn flat(fields: &Map<String, Value>) -> bool {
@@ -160,11 +209,30 @@ mod tests {
     }
 
     #[test]
+    fn long_lists_of_numbers_are_curves_and_short_ones_text() {
+        let numbers = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
+        let text = format!(
+            r#"{{"trace":[{}],"chains":[{}],"few":[1,2.5,"NaN"],"names":["<a>","b"],"mixed":[{},"<c>"]}}"#,
+            numbers(20),
+            vec![format!("[{}]", numbers(15)); 6].join(","),
+            numbers(40)
+        );
+        let object: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let shown = json("j", "x", &object);
+        assert_eq!(shown.matches("<figure").count(), 2, "{shown}");
+        assert!(shown.contains("trace: 19 at index 19, lowest 0 at 0, highest 19 at 19"));
+        assert!(shown.contains("x: chains (the first 4 of 6)"));
+        assert!(shown.contains("<td>1, 2.5, NaN</td>"));
+        assert!(shown.contains("<td>&lt;a&gt;, b</td>"));
+        assert!(shown.contains("7, \u{2026} (41 values)</td>") && !shown.contains("<c>"));
+    }
+
+    #[test]
     fn objects_of_the_same_fields_share_a_table() {
         let text = r#"{"vae":{"kl":0.5,"modes":3},"seed":1,"vaebm":{"kl":0.25,"modes":4},"seconds":{"vae":7},
             "chains":[{"r_hat":1.01},{"ess":200}],"deep":{"a":{"<b>":1}}}"#;
         let object: Map<String, Value> = serde_json::from_str(text).unwrap();
-        let shown = json("report", &object);
+        let shown = json("j", "report", &object);
         assert_eq!(shown.matches("<table>").count(), 5, "{shown}");
         assert!(shown.contains("<th scope=\"row\">vaebm</th><td>0.25</td><td>4</td>"));
         assert!(shown.contains("<th scope=\"col\">r hat</th><th scope=\"col\">ess</th>"));

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use super::html::words;
+
 /// The values of one figure over the steps of a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Series {
@@ -67,7 +69,7 @@ impl Metrics {
         let stage = text("stage").unwrap_or_default().to_owned();
         let kind = text("kind").unwrap_or("step").to_owned();
         let step = object.get("step").and_then(Value::as_f64);
-        let usual = kind == "step" || kind == "validation";
+        let usual = usual(&kind);
         let mut details = Vec::new();
         for (name, value) in &object {
             if ["stage", "kind", "step"].contains(&name.as_str()) {
@@ -76,7 +78,7 @@ impl Metrics {
             if let (Some(step), Some(value)) = (step, number(value)) {
                 self.point(&stage, &kind, name, (step, value));
             }
-            details.push(format!("{name} {}", brief(value)));
+            details.push(format!("{} {}", words(name), brief(value)));
         }
         let best = object.get("best").and_then(Value::as_bool) == Some(true);
         if best || !usual {
@@ -114,9 +116,10 @@ impl Metrics {
         stages
     }
 
-    /// The last step that a stage has a line of.
+    /// The last step that a stage has made: events may tell of later ones, from which the run went back.
     pub(super) fn last_step(&self, stage: &str) -> Option<f64> {
-        (self.series.iter().filter(|s| s.stage == stage))
+        let made = |s: &&Series| s.stage == stage && usual(&s.kind);
+        (self.series.iter().filter(made))
             .filter_map(|s| s.points.last().map(|p| p.0))
             .max_by(f64::total_cmp)
     }
@@ -129,6 +132,11 @@ impl Metrics {
             .find(|s| s.stage == stage && s.kind == kind && s.name == name)?;
         series.points.last().map(|p| p.1)
     }
+}
+
+/// Whether lines of this kind are a stage's own figures, and not events.
+pub(super) fn usual(kind: &str) -> bool {
+    kind == "step" || kind == "validation"
 }
 
 /// A number, or one of the names that stand where JSON has none.
@@ -145,6 +153,9 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
+/// Items of a list that are told.
+const ITEMS: usize = 8;
+
 /// A value as short text.
 pub(super) fn brief(value: &Value) -> String {
     match (number(value), value) {
@@ -153,6 +164,13 @@ pub(super) fn brief(value: &Value) -> String {
         (None, Value::Bool(true)) => "yes".into(),
         (None, Value::Bool(false)) => "no".into(),
         (None, Value::Null) => "none".into(),
+        (None, Value::Array(items)) => {
+            let mut parts: Vec<String> = items.iter().take(ITEMS).map(brief).collect();
+            if items.len() > ITEMS {
+                parts.push(format!("\u{2026} ({} values)", items.len()));
+            }
+            parts.join(", ")
+        }
         (None, other) => other.to_string(),
     }
 }
@@ -193,7 +211,7 @@ mod tests {
             "[1, 2]\n",
             r#"{"stage":"vae","kind":"validation","step":20,"nelbo":-3,"best":true}"#,
             "\n",
-            r#"{"stage":"ebm","kind":"guard","step":7,"gap":9,"verdict":"<gap>","back_to":5}"#,
+            r#"{"stage":"ebm","kind":"guard","step":70,"gap":9,"verdict":"<gap>","back_to":5}"#,
             "\n",
             r#"{"stage":"ebm","kind":"st"#,
         );
@@ -205,14 +223,15 @@ mod tests {
         assert_eq!(loss.points[1], (20.0, 2.5));
         assert_eq!(metrics.stages(), ["vae", "ebm"]);
         assert_eq!(metrics.last_step("vae"), Some(20.0));
+        assert_eq!(metrics.last_step("ebm"), None, "an event is no step");
         assert_eq!(metrics.last("vae", "validation", "nelbo"), Some(-3.0));
         let incidents: Vec<(&str, Option<f64>)> = (metrics.incidents.iter())
             .map(|i| (i.kind.as_str(), i.step))
             .collect();
-        assert_eq!(incidents, [("best", Some(20.0)), ("guard", Some(7.0))]);
+        assert_eq!(incidents, [("best", Some(20.0)), ("guard", Some(70.0))]);
         let told = &metrics.incidents[1].details;
         assert!(
-            told.contains("verdict <gap>") && told.contains("back_to 5"),
+            told.contains("verdict <gap>") && told.contains("back to 5"),
             "{told}"
         );
         assert!(

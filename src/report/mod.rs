@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::chart::{Line, Mark, figure_of};
 use self::folder::{Film, Found, Shot};
 use self::html::{escape, note, section, table, words};
-use self::metrics::{Metrics, Series, figure};
+use self::metrics::{Metrics, Series, figure, usual};
 use crate::checkpoint::replace_file;
 use crate::config::Config;
 use crate::run::MACHINE_FILE;
@@ -129,12 +129,12 @@ fn page(found: &Found) -> String {
     }
     let (machine, facts): (Vec<_>, Vec<_>) =
         (found.facts.iter()).partition(|(name, _)| format!("{name}.json") == MACHINE_FILE);
-    let measured = facts.into_iter().map(|(name, object)| {
+    let measured = facts.into_iter().enumerate().map(|(i, (name, object))| {
         let title = match name.as_str() {
             "report" => "Evaluation of samples".into(),
             other => words(other),
         };
-        html::json(&title, object)
+        html::json(&format!("m{i}"), &title, object)
     });
     add("measures", "Measures and diagnostics", measured.collect());
     let rows: Vec<Vec<String>> = found.checkpoints.iter().map(|c| c.to_vec()).collect();
@@ -307,7 +307,7 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
     let mut charts: Vec<(String, Vec<&Series>)> = Vec::new();
     for (_, title, names) in CHARTS.iter().filter(|(of, ..)| *of == stage) {
         let lines: Vec<&Series> = (names.iter())
-            .flat_map(|n| series.iter().filter(move |s| s.name == **n && usual(s)))
+            .flat_map(|n| series.iter().filter(move |s| s.name == **n && usual(&s.kind)))
             .copied()
             .collect();
         charts.push(((*title).into(), lines));
@@ -317,7 +317,7 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
         .collect();
     let mut rest: Vec<(String, Vec<&Series>)> = Vec::new();
     for one in &series {
-        let title = match usual(one) {
+        let title = match usual(&one.kind) {
             true if charted.contains(&one.name.as_str()) => continue,
             true => words(&one.name),
             // Events have numbers as well; as a curve they make sense where there are some.
@@ -341,7 +341,7 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
                     points: &s.points,
                 })
                 .collect();
-            out += &figure_of(&format!("c{number}-{i}"), title, &lines, &marks);
+            out += &figure_of(&format!("c{number}-{i}"), title, "step", &lines, &marks);
         }
         out += "</div>\n";
     }
@@ -361,10 +361,6 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
         }
     }
     out + &events(stage, metrics)
-}
-
-fn usual(series: &Series) -> bool {
-    series.kind == "step" || series.kind == "validation"
 }
 
 /// A line's name: validations are told from training.
@@ -428,7 +424,7 @@ fn picture(shot: &Shot, alt: &str, caption: &str, class: &str) -> String {
 
 fn machines(files: &[&(String, serde_json::Map<String, Value>)]) -> String {
     match files.first() {
-        Some((_, object)) => html::json("Where each stage ran last", object),
+        Some((_, object)) => html::json("machine-of", "Where each stage ran last", object),
         None => note("This run was made before machines were noted down."),
     }
 }
