@@ -89,6 +89,31 @@ fn range(values: &mut [f64]) -> Option<(f64, f64)> {
     (low.is_finite() && high.is_finite() && high > low).then_some((low, high))
 }
 
+/// Values in the first steps, up to this share of all, do not widen the scale of a chart that starts steeply.
+const START: f64 = 0.2;
+/// Unless fewer values than this are left.
+const FEWEST: usize = 20;
+
+/// The range that is shown: see [`range`]. Where lines start `steep`ly, as losses do, and that would flatten all the rest, the range of
+/// the rest.
+fn scale(lines: &[Line<'_>], steps: (f64, f64), steep: bool) -> Option<(f64, f64)> {
+    let points = || lines.iter().flat_map(|l| l.points);
+    let from = |step: f64| {
+        let within = points().filter(move |p| p.0 >= step && p.1.is_finite());
+        within.map(|p| p.1).collect::<Vec<f64>>()
+    };
+    let whole = range(&mut from(f64::NEG_INFINITY))?;
+    let mut later = from(steps.0 + START * (steps.1 - steps.0));
+    if !steep || later.len() < FEWEST {
+        return Some(whole);
+    }
+    let later = range(&mut later)?;
+    Some(match whole.1 - whole.0 > 2.0 * (later.1 - later.0) {
+        true => later,
+        false => whole,
+    })
+}
+
 /// The lowest and highest of each part of a long line, in their order; values that are not finite stay.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= 2 * PARTS {
@@ -132,17 +157,26 @@ fn told(line: &Line<'_>, at: &str) -> String {
     )
 }
 
-/// A figure with its heading, curves and a caption in words. `id` is unique in the page; `over` names what the curves go over: steps.
-pub(super) fn figure_of(
-    id: &str,
-    title: &str,
-    over: &str,
-    lines: &[Line<'_>],
-    marks: &[Mark],
-) -> String {
+/// What a chart shows.
+pub(super) struct Chart<'a> {
+    /// Its heading.
+    pub(super) title: &'a str,
+    /// What its lines go over: steps.
+    pub(super) over: &'a str,
+    /// Whether its lines start far away from where they go, so that the start need not be to scale.
+    pub(super) steep: bool,
+    /// The lines.
+    pub(super) lines: &'a [Line<'a>],
+    /// Events.
+    pub(super) marks: &'a [Mark],
+}
+
+/// A figure with its heading, curves and a caption in words. `id` is unique in the page.
+pub(super) fn figure_of(id: &str, chart: &Chart<'_>) -> String {
+    let Chart { title, lines, .. } = *chart;
     let all = || lines.iter().flat_map(|l| l.points);
-    let mut values: Vec<f64> = all().map(|p| p.1).filter(|v| v.is_finite()).collect();
-    let captions: Vec<String> = lines.iter().map(|l| told(l, over)).collect();
+    let values: Vec<f64> = all().map(|p| p.1).filter(|v| v.is_finite()).collect();
+    let captions: Vec<String> = lines.iter().map(|l| told(l, chart.over)).collect();
     let mut out = format!("<figure class=\"chart\"><h4>{}</h4>", escape(title));
     if lines.len() > 1 {
         out += "<p class=\"legend\">";
@@ -162,7 +196,9 @@ pub(super) fn figure_of(
         .fold(None, |r: Option<(f64, f64)>, s| {
             Some(r.map_or((s, s), |(a, b)| (a.min(s), b.max(s))))
         });
-    if let (Some((low, high)), Some((first, last))) = (range(&mut values), steps) {
+    if let Some((first, last)) = steps
+        && let Some((low, high)) = scale(lines, (first, last), chart.steep)
+    {
         let outside = values.iter().filter(|v| **v < low || **v > high).count();
         let wide = f64::from(u8::from(first == last));
         let x = Axis {
@@ -177,7 +213,7 @@ pub(super) fn figure_of(
             start: HEIGHT - BOTTOM,
             end: TOP,
         };
-        out += &drawing(id, [title, over], &captions, lines, marks, [x, y]);
+        out += &drawing(id, chart, &captions, [x, y]);
         if outside > 0 {
             let _ = write!(
                 out,
@@ -194,30 +230,26 @@ pub(super) fn figure_of(
     out
 }
 
-fn drawing(
-    id: &str,
-    [title, over]: [&str; 2],
-    captions: &[String],
-    lines: &[Line<'_>],
-    marks: &[Mark],
-    [x, y]: [Axis; 2],
-) -> String {
-    let (plot_width, plot_height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+fn drawing(id: &str, chart: &Chart<'_>, captions: &[String], [x, y]: [Axis; 2]) -> String {
+    // Dots at both ends are whole.
+    let (clip_left, clip_width) = (LEFT - 5.0, WIDTH - LEFT - RIGHT + 10.0);
+    let plot_height = HEIGHT - TOP - BOTTOM;
     let mut out = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\"><title id=\"{id}-t\">{}</title>\
-         <desc id=\"{id}-d\">{}</desc><clipPath id=\"{id}-c\"><rect x=\"{LEFT}\" y=\"{TOP}\" width=\"{plot_width}\" \
+         <desc id=\"{id}-d\">{}</desc><clipPath id=\"{id}-c\"><rect x=\"{clip_left}\" y=\"{TOP}\" width=\"{clip_width}\" \
          height=\"{plot_height}\"/></clipPath>",
-        escape(title),
+        escape(chart.title),
         escape(&captions.join(". "))
     );
     for tick in y.ticks() {
         let at = y.place(tick);
         let _ = write!(
             out,
-            "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{:.1}\"/><text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" \
+            "<path class=\"{}\" d=\"M{LEFT} {at:.1}H{:.1}\"/><text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" \
              text-anchor=\"end\">{}</text>",
+            if tick == 0.0 { "grid zero" } else { "grid" },
             WIDTH - RIGHT,
-            LEFT - 7.0,
+            LEFT - 9.0,
             at + 4.0,
             figure(tick)
         );
@@ -242,7 +274,7 @@ fn drawing(
         "<path class=\"axis\" d=\"M{LEFT} {bottom:.1}H{:.1}\"/><g clip-path=\"url(#{id}-c)\">",
         WIDTH - RIGHT
     );
-    for mark in marks {
+    for mark in chart.marks {
         let _ = write!(
             out,
             "<path class=\"mark\" d=\"M{:.1} {TOP}V{bottom:.1}\"><title>{}</title></path>",
@@ -250,8 +282,8 @@ fn drawing(
             escape(&mark.text)
         );
     }
-    for (i, line) in lines.iter().enumerate() {
-        out += &curve(line, over, i % COLOURS, [x, y]);
+    for (i, line) in chart.lines.iter().enumerate() {
+        out += &curve(line, chart.over, i % COLOURS, [x, y]);
     }
     out += "</g></svg>";
     out
@@ -304,6 +336,17 @@ mod tests {
         }
     }
 
+    fn drawn(points: &[(f64, f64)], marks: &[Mark]) -> String {
+        let chart = Chart {
+            title: "title",
+            over: "step",
+            steep: false,
+            lines: &[line(points)],
+            marks,
+        };
+        figure_of("c", &chart)
+    }
+
     #[test]
     fn ticks_are_round_and_inside() {
         let axis = |low, high| Axis {
@@ -332,6 +375,23 @@ mod tests {
     }
 
     #[test]
+    fn a_steep_start_leaves_the_scale_to_what_follows() {
+        let loss = |i: i32| (f64::from(i), 1000.0 * (-0.2 * f64::from(i)).exp());
+        let points: Vec<(f64, f64)> = (0..100).map(loss).collect();
+        let of = |points: &[(f64, f64)], steep| {
+            let last = points.len() as f64 - 1.0;
+            scale(&[line(points)], (0.0, last), steep).unwrap()
+        };
+        assert!(of(&points, false).1 > 900.0);
+        let (low, high) = of(&points, true);
+        assert!(low < 0.0 && (15.0..30.0).contains(&high), "{low} {high}");
+        // Too few to tell, or a line that does not start steeply.
+        assert!(of(&points[..10], true).1 > 900.0);
+        let even: Vec<(f64, f64)> = (0..100).map(|i| (f64::from(i), f64::from(i))).collect();
+        assert_eq!(of(&even, true), of(&even, false));
+    }
+
+    #[test]
     fn long_lines_keep_their_extremes() {
         let mut points: Vec<(f64, f64)> = (0..10_000).map(|i| (f64::from(i), 1.0)).collect();
         points[5_003].1 = 9.0;
@@ -350,7 +410,7 @@ mod tests {
             step: 2.0,
             text: "guard".into(),
         }];
-        let drawn = figure_of("c", "title", "step", &[line(&points)], &marks);
+        let drawn = drawn(&points, &marks);
         assert!(drawn.contains("a&lt;b: inf at step 2"), "{drawn}");
         assert_eq!(drawn.matches("class=\"bad\"").count(), 1);
         assert_eq!(drawn.matches("class=\"mark\"").count(), 1);
@@ -363,7 +423,7 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_said_in_words() {
         let points = [(1.0, f64::NAN)];
-        let drawn = figure_of("c", "title", "step", &[line(&points)], &[]);
+        let drawn = drawn(&points, &[]);
         assert!(drawn.contains("no finite value") && !drawn.contains("<svg viewBox"));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::chart::{Line, figure_of};
+use super::chart::{Chart, Line, figure_of};
 use super::metrics::{brief, number};
 
 /// Text as HTML, in elements and in quoted attributes. Control characters, which HTML forbids, become the replacement character.
@@ -67,6 +67,14 @@ pub(super) fn table(caption: &str, head: &[String], rows: &[Vec<String>]) -> Str
     out
 }
 
+/// Tables side by side where there is room.
+pub(super) fn side_by_side(tables: &str) -> String {
+    match tables.is_empty() {
+        true => String::new(),
+        false => format!("<div class=\"tables\">\n{tables}</div>\n"),
+    }
+}
+
 /// The name of a field in words.
 pub(super) fn words(name: &str) -> String {
     name.replace('_', " ")
@@ -84,20 +92,35 @@ const LINES: usize = 4;
 /// (and lists of such lists, as of several chains) as curves over their index, the rest as a table of names and values. `id` starts
 /// the ids of curves, and is unique in the page.
 pub(super) fn json(id: &str, caption: &str, object: &Map<String, Value>) -> String {
+    let (mut tables, mut curves) = (String::new(), String::new());
+    collect(id, caption, object, &mut tables, &mut curves);
+    let mut out = side_by_side(&tables);
+    if !curves.is_empty() {
+        let _ = writeln!(out, "<div class=\"charts\">\n{curves}</div>");
+    }
+    out
+}
+
+fn collect(
+    id: &str,
+    caption: &str,
+    object: &Map<String, Value>,
+    tables: &mut String,
+    curves: &mut String,
+) {
     let mut out = String::new();
-    let mut curves = String::new();
     let mut plain = Vec::new();
     let mut alike: Vec<(&String, &Map<String, Value>)> = Vec::new();
     for (i, (name, value)) in object.iter().enumerate() {
         let (id, title) = (format!("{id}-{i}"), format!("{caption}: {}", words(name)));
         match value {
             Value::Object(fields) if flat(fields) => alike.push((name, fields)),
-            Value::Object(fields) => out += &json(&id, &title, fields),
+            Value::Object(fields) => collect(&id, &title, fields, &mut out, curves),
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 out += &list(&title, items);
             }
             other => match lines_of(other) {
-                Some(lines) => curves += &curve(&id, &title, &words(name), &lines),
+                Some(lines) => *curves += &curve(&id, &title, &words(name), &lines),
                 None => plain.push(vec![words(name), brief(other)]),
             },
         }
@@ -126,10 +149,7 @@ pub(super) fn json(id: &str, caption: &str, object: &Map<String, Value>) -> Stri
     if !plain.is_empty() {
         out += &table(caption, &[], &plain);
     }
-    if !curves.is_empty() {
-        let _ = writeln!(out, "<div class=\"charts\">\n{curves}</div>");
-    }
-    out
+    *tables += &out;
 }
 
 /// The numbers of a long list, or of each of several such lists.
@@ -163,7 +183,14 @@ fn curve(id: &str, title: &str, name: &str, lines: &[Vec<(f64, f64)>]) -> String
         n if n > LINES => format!("{title} (the first {LINES} of {n})"),
         _ => title.to_owned(),
     };
-    figure_of(id, &title, "index", &shown, &[])
+    let chart = Chart {
+        title: &title,
+        over: "index",
+        steep: false,
+        lines: &shown,
+        marks: &[],
+    };
+    figure_of(id, &chart)
 }
 
 fn flat(fields: &Map<String, Value>) -> bool {

@@ -72,7 +72,7 @@ impl Metrics {
         let usual = usual(&kind);
         let mut details = Vec::new();
         for (name, value) in &object {
-            if ["stage", "kind", "step"].contains(&name.as_str()) {
+            if ["stage", "kind", "step", "best"].contains(&name.as_str()) {
                 continue;
             }
             if let (Some(step), Some(value)) = (step, number(value)) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use self::chart::{Line, Mark, figure_of};
+use self::chart::{Chart, Line, Mark, figure_of};
 use self::folder::{Film, Found, Shot};
 use self::html::{escape, note, section, table, words};
 use self::metrics::{Metrics, Series, figure, usual};
@@ -41,32 +41,45 @@ pub enum ReportError {
     },
 }
 
-/// Charts that show several figures, or have more to say than a name: stage, title, figures. What is not listed gets a chart of its
-/// own.
-const CHARTS: &[(&str, &str, &[&str])] = &[
-    (
-        "vae",
-        "Loss, and negative ELBO of held-out images (nats)",
-        &["loss", "nelbo"],
-    ),
-    ("vae", "Reconstruction term (nats)", &["recon"]),
-    ("vae", "KL term (nats)", &["kl"]),
-    ("vae", "Held-out bits per dimension", &["bpd"]),
-    (
-        "vae",
-        "Regularisation: spectral and batch norm",
-        &["norm_loss", "bn_loss"],
-    ),
-    ("vae", "Learning rate", &["lr"]),
-    ("vae", "KL coefficient", &["kl_coeff"]),
-    ("ebm", "Energy gap: data minus chains", &["loss"]),
-    (
-        "ebm",
-        "Mean energy of data and of chains",
-        &["energy_pos", "energy_neg"],
-    ),
-    ("ebm", "Spectral regularisation", &["norm_loss"]),
-    ("ebm", "Chains taken from the replay buffer", &["reused"]),
+/// A chart that shows several figures, or has more to say than a name. What is in none gets a chart of its own.
+struct Known {
+    stage: &'static str,
+    title: &'static str,
+    figures: &'static [&'static str],
+    /// Whether the first steps are usually far away from all others.
+    steep: bool,
+}
+
+const fn known(
+    stage: &'static str,
+    title: &'static str,
+    figures: &'static [&'static str],
+    steep: bool,
+) -> Known {
+    Known {
+        stage,
+        title,
+        figures,
+        steep,
+    }
+}
+
+const LOSS: &str = "Loss, and negative ELBO of held-out images (nats)";
+const REGULARISATION: &str = "Regularisation: spectral and batch norm";
+const ENERGIES: &str = "Mean energy of data (pos) and of chains (neg)";
+const REUSED: &str = "Chains taken from the replay buffer";
+const CHARTS: &[Known] = &[
+    known("vae", LOSS, &["loss", "nelbo"], true),
+    known("vae", "Reconstruction term (nats)", &["recon"], true),
+    known("vae", "KL term (nats)", &["kl"], true),
+    known("vae", "Held-out bits per dimension", &["bpd"], true),
+    known("vae", REGULARISATION, &["norm_loss", "bn_loss"], false),
+    known("vae", "Learning rate", &["lr"], false),
+    known("vae", "KL coefficient", &["kl_coeff"], false),
+    known("ebm", "Energy gap: data minus chains", &["loss"], false),
+    known("ebm", ENERGIES, &["energy_pos", "energy_neg"], false),
+    known("ebm", "Spectral regularisation", &["norm_loss"], false),
+    known("ebm", REUSED, &["reused"], false),
 ];
 
 /// Events listed per stage; the last ones, if there are more.
@@ -304,18 +317,18 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
             })
         })
         .collect();
-    let mut charts: Vec<(String, Vec<&Series>)> = Vec::new();
-    for (_, title, names) in CHARTS.iter().filter(|(of, ..)| *of == stage) {
-        let lines: Vec<&Series> = (names.iter())
-            .flat_map(|n| series.iter().filter(move |s| s.name == **n && usual(&s.kind)))
+    let mut charts: Vec<(String, bool, Vec<&Series>)> = Vec::new();
+    for known in CHARTS.iter().filter(|k| k.stage == stage) {
+        let lines: Vec<&Series> = (known.figures.iter())
+            .flat_map(|n| (series.iter()).filter(move |s| s.name == **n && usual(&s.kind)))
             .copied()
             .collect();
-        charts.push(((*title).into(), lines));
+        charts.push((known.title.into(), known.steep, lines));
     }
-    let charted: Vec<&str> = (charts.iter().flat_map(|(_, l)| l))
+    let charted: Vec<&str> = (charts.iter().flat_map(|(.., lines)| lines))
         .map(|s| s.name.as_str())
         .collect();
-    let mut rest: Vec<(String, Vec<&Series>)> = Vec::new();
+    let mut rest: Vec<(String, bool, Vec<&Series>)> = Vec::new();
     for one in &series {
         let title = match usual(&one.kind) {
             true if charted.contains(&one.name.as_str()) => continue,
@@ -324,24 +337,31 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
             false if one.points.len() < 3 => continue,
             false => format!("{}: {}", words(&one.kind), words(&one.name)),
         };
-        match rest.iter_mut().find(|(t, _)| *t == title) {
-            Some((_, lines)) => lines.push(one),
-            None => rest.push((title, vec![one])),
+        match rest.iter_mut().find(|(t, ..)| *t == title) {
+            Some((.., lines)) => lines.push(one),
+            None => rest.push((title, false, vec![one])),
         }
     }
     charts.extend(rest);
     // A figure that is zero throughout, such as a buffer that is not used, says nothing.
-    charts.retain(|(_, lines)| lines.iter().any(|s| s.points.iter().any(|p| p.1 != 0.0)));
+    charts.retain(|(.., lines)| (lines.iter()).any(|s| s.points.iter().any(|p| p.1 != 0.0)));
     if !charts.is_empty() {
         out += "<div class=\"charts\">\n";
-        for (i, (title, of)) in charts.iter().enumerate() {
+        for (i, (title, steep, of)) in charts.iter().enumerate() {
             let lines: Vec<Line<'_>> = (of.iter())
                 .map(|s| Line {
                     label: label(s),
                     points: &s.points,
                 })
                 .collect();
-            out += &figure_of(&format!("c{number}-{i}"), title, "step", &lines, &marks);
+            let chart = Chart {
+                title,
+                over: "step",
+                steep: *steep,
+                lines: &lines,
+                marks: &marks,
+            };
+            out += &figure_of(&format!("c{number}-{i}"), &chart);
         }
         out += "</div>\n";
     }
@@ -425,7 +445,9 @@ fn picture(shot: &Shot, alt: &str, caption: &str, class: &str) -> String {
 fn machines(files: &[&(String, serde_json::Map<String, Value>)]) -> String {
     match files.first() {
         Some((_, object)) => html::json("machine-of", "Where each stage ran last", object),
-        None => note("This run was made before machines were noted down."),
+        None => note(
+            "There is no machine.json here that can be read: this run was made before machines were noted down, or the file is lost.",
+        ),
     }
 }
 

@@ -196,7 +196,7 @@ fn both_stages_show_curves_pictures_events_measures_and_machine() {
     assert_eq!(page.matches("<img ").count(), 4);
     assert_eq!(page.matches("width=\"3\" height=\"2\"").count(), 4);
     // Energies share a chart: two lines, two keys in the legend.
-    let (_, chart) = page.split_once("<h4>Mean energy of data").unwrap();
+    let (_, chart) = page.split_once("<h4>Mean energy of data (pos)").unwrap();
     let chart = &chart[..chart.find("</figure>").unwrap()];
     assert_eq!(chart.matches("class=\"line s1\"").count(), 2);
     assert!(page.find("Stage 1: VAE") < page.find("Stage 2: energy network"));
