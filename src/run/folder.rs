@@ -1,4 +1,4 @@
-//! The run folder: `config.toml`, `metrics.jsonl`, `samples/`, `checkpoints/`.
+//! The run folder: `config.toml`, `machine.json`, `metrics.jsonl`, `samples/`, `checkpoints/`.
 
 use super::machine;
 use super::metrics::MetricsWriter;
