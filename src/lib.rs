@@ -4,6 +4,7 @@
 //! A [`tape::Tape`] records a step once, its planner turns it into a [`program::Plan`] (a list of launches over one arena),
 //! and a [`device::Device`] runs that again and again. Both training stages and sampling are such programs.
 
+pub mod ablation;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod parity;
 pub mod philox;
 pub mod program;
 pub mod real;
+pub mod report;
 pub mod run;
 #[doc(hidden)]
 pub mod shared;

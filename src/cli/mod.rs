@@ -3,6 +3,7 @@
 //! Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage
 //! (flags, configuration), 130 interrupted twice.
 
+mod ablate;
 mod bench;
 mod config;
 mod console;
@@ -15,6 +16,7 @@ mod likelihood;
 mod overrides;
 mod parity;
 mod progress;
+mod report;
 mod sample;
 mod source;
 mod train;
@@ -54,6 +56,8 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Likelihood(likelihood::Args),
+    Ablate(ablate::Args),
+    Report(report::Args),
     Bench(bench::Args),
     Import(import::Args),
     Export(export::Args),
@@ -108,6 +112,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
+        Command::Ablate(args) => ablate::run(args, progress),
+        Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),

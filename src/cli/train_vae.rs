@@ -26,7 +26,7 @@ impl Scope for StageOne {
 
 /// Train the VAE (stage 1).
 ///
-/// Writes the run folder: config.toml, metrics.jsonl, samples/ and checkpoints/. Ctrl-C saves and ends.
+/// Writes the run folder: config.toml, machine.json, metrics.jsonl, samples/ and checkpoints/. Ctrl-C saves and ends.
 ///
 /// Examples:
 ///   vaebm train vae glyphs

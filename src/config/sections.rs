@@ -89,6 +89,18 @@ choice! {
 }
 
 choice! {
+    /// What the energy network is a model with (VAEBM section 3, and the baselines of its ablation).
+    pub enum Model {
+        /// The product of VAE and energy network; chains move the VAE's noise.
+        Vaebm = "vaebm",
+        /// The energy network alone; chains move pixels, from uniform noise.
+        Pixels = "pixels",
+        /// The energy network alone; chains move pixels, from samples of the VAE.
+        PixelsFromVae = "pixels-from-vae",
+    }
+}
+
+choice! {
     /// Energy network (SPEC section 5).
     pub enum EnergyNet {
         /// Six blocks, three halvings.
@@ -306,6 +318,8 @@ section! {
 section! {
     /// The energy network (SPEC section 5).
     pub struct Ebm as "ebm" {
+        /// What it is a model with.
+        model: Model = Model::Vaebm,
         /// Which network.
         network: EnergyNet = EnergyNet::Cifar32,
         /// Its width n, in channels.
@@ -314,6 +328,9 @@ section! {
         data_init: bool = true,
         /// Training batches in the forward pass that does so.
         data_init_batches: usize = 5,
+        /// Temperature T of chains that move pixels: they follow exp(-E/T), so their drift is eta/(2T) dE/dx. The default with eta = 1e-4
+        /// is the pixel models' usual drift of 1 and noise of 0.01.
+        pixel_temperature: f64 = 5e-5,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks that a configuration makes sense: ranges, shapes that must divide, choices that exclude each other.
 
-use super::{Config, ConfigError, DataSet, Decoder, Precision};
+use super::{Config, ConfigError, DataSet, Decoder, Model, Precision};
 use crate::device::{self, Device, DeviceChoice, DeviceError};
 use crate::ops::guard::MAX_WINDOW;
 use crate::program::gpu;
@@ -386,7 +386,14 @@ impl Config {
     fn check_ebm(&self, problems: &mut Problems) {
         problems.count("ebm.n_channel", self.ebm.n_channel, 1, MAX_WIDTH);
         problems.count("ebm.data_init_batches", self.ebm.data_init_batches, 1, 1000);
+        problems.positive("ebm.pixel_temperature", self.ebm.pixel_temperature);
         let train = &self.train_ebm;
+        problems.unless(self.ebm.model == Model::Vaebm || !train.use_buffer, || {
+            format!(
+                "train_ebm.use_buffer keeps latents, and chains of ebm.model = {} have none",
+                self.ebm.model
+            )
+        });
         problems.positive("train_ebm.lr", train.lr);
         problems.real("train_ebm.wd", train.wd, 0.0, 1e6);
         problems.count("train_ebm.batch_size", train.batch_size, 1, 1 << 20);

@@ -14,7 +14,7 @@ type Value = fn(&Quality) -> f64;
 /// Name, whether higher is better, and value of each measure.
 type Measure = (&'static str, bool, Value);
 
-pub(super) const MEASURES: [Measure; 8] = [
+pub(crate) const MEASURES: [Measure; 8] = [
     ("modes", true, |q| q.modes as f64),
     ("KL", false, |q| q.kl),
     ("confidence", true, |q| q.confidence),

@@ -3,5 +3,6 @@
 pub mod buffer;
 pub mod diagnostics;
 pub mod draw;
+pub mod pixels;
 pub mod programs;
 pub mod sampler;

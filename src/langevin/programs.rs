@@ -1,9 +1,10 @@
 //! The programs of a chain: start, one step, the image at its end.
 //!
 //! A chain's state is one noise tensor per latent group and one for pixels, all standard normal at the start. One step moves
-//! all of them at once along one gradient.
+//! all of them at once along one gradient. Chains of a model without the VAE's density move pixels instead: [`super::pixels`].
 
-use crate::config::{Ebm, Target};
+use super::pixels;
+use crate::config::{Ebm, Model, Target};
 use crate::energy::energy;
 use crate::nn::params::ParamSpec;
 use crate::nn::{Mode, Net};
@@ -52,7 +53,17 @@ pub enum StepNoise {
 impl Chains {
     /// The names and shapes of the chains' states: groups top-down, then pixels. Names carry the number of chains, so that
     /// training and sampling can have different ones on one device.
+    ///
+    /// Chains that move pixels have one state, the image.
     pub fn states(&self) -> Vec<(String, Shape)> {
+        match self.ebm.model {
+            Model::Vaebm => self.noise_states(),
+            Model::Pixels | Model::PixelsFromVae => vec![pixels::state(self)],
+        }
+    }
+
+    /// The noise that an image of the VAE is made from.
+    pub(super) fn noise_states(&self) -> Vec<(String, Shape)> {
         let groups = self.model.groups();
         let mut states: Vec<(String, Shape)> = (groups.iter().enumerate())
             .map(|(g, group)| (format!("chains{}.eps_z.{g}", self.n), group.shape(self.n)))
@@ -65,21 +76,44 @@ impl Chains {
     }
 
     fn vars(&self, tape: &Tape) -> Vec<Var> {
-        let states = self.states();
+        let states = self.noise_states();
         states
             .iter()
             .map(|(name, shape)| tape.state(name, *shape))
             .collect()
     }
 
-    /// Starts all chains from standard normal noise.
+    /// Starts all chains: from standard normal noise, or where chains of pixels start.
     pub fn start(&self) -> Tape {
+        if self.moves_pixels() {
+            return pixels::start(self);
+        }
         let tape = Tape::new();
         for (i, eps) in self.vars(&tape).into_iter().enumerate() {
             let fresh = noise::normal(&tape, tape.shape(eps), START_STREAM + i as u32);
             assign(&tape, eps, fresh);
         }
         tape
+    }
+
+    /// Whether the chains move pixels rather than the VAE's noise.
+    pub fn moves_pixels(&self) -> bool {
+        self.ebm.model != Model::Vaebm
+    }
+
+    /// The images at the chains' states, as negatives of training: draws, or with `means` the decoder's means. Chains of pixels are
+    /// at images themselves.
+    pub fn negatives(&self, tape: &Tape, vae: &Net<'_>, states: &[Var], means: bool) -> Var {
+        let last = states[states.len() - 1];
+        if self.moves_pixels() {
+            return last;
+        }
+        let logits = self.decoded(vae, states).logits;
+        if means {
+            affine(tape, decoder::normal_mean(tape, logits), 0.5, 0.5)
+        } else {
+            decoder::normal_sample(tape, logits, last)
+        }
     }
 
     /// The decoder at the chains' state. The VAE is in evaluation mode (SPEC section 6).
@@ -106,6 +140,9 @@ impl Chains {
     }
 
     fn record_step(&self, tape: &Tape, step_noise: StepNoise, trace: bool) {
+        if self.moves_pixels() {
+            return pixels::step(self, step_noise, trace, tape);
+        }
         let (vae, ebm) = (
             Net::new(tape, VAE, Mode::Eval),
             Net::new(tape, EBM, Mode::Eval),
@@ -179,6 +216,9 @@ impl Chains {
     /// The images at the chains' state: `sample` with the chain's own pixel noise and `mean`, both in `[0, 1]` units (the mean is not
     /// clamped), `mu` as the decoder gives it (soft-clamped to `[-5, 5]`), and `energy` of the sample.
     pub fn images(&self) -> Tape {
+        if self.moves_pixels() {
+            return pixels::ends(self);
+        }
         let tape = Tape::new();
         let (vae, ebm) = (
             Net::new(&tape, VAE, Mode::Eval),

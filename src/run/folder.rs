@@ -1,8 +1,10 @@
-//! The run folder: `config.toml`, `metrics.jsonl`, `samples/`, `checkpoints/`.
+//! The run folder: `config.toml`, `machine.json`, `metrics.jsonl`, `samples/`, `checkpoints/`.
 
+use super::machine;
 use super::metrics::MetricsWriter;
 use crate::checkpoint::{CheckpointError, Retention, Store, remove_unfinished, replace_file};
 use crate::config::{Config, ConfigError, Stage};
+use crate::device::Device;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -152,6 +154,15 @@ impl RunFolder {
     pub fn keep(&self, config: &Config) -> Result<(), RunError> {
         let path = Self::config_of(&self.root);
         replace_file(&path, config.to_toml()?.as_bytes()).map_err(RunError::io(&path))
+    }
+
+    /// Notes what the stage runs on: `machine.json`.
+    ///
+    /// # Errors
+    /// Whatever the file system reports.
+    pub fn note_machine(&self, device: &dyn Device) -> Result<(), RunError> {
+        machine::note(&self.root, self.stage, device)
+            .map_err(RunError::io(self.root.join(machine::MACHINE_FILE)))
     }
 
     /// The folder itself.

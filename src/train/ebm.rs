@@ -479,6 +479,7 @@ pub fn train(
 ) -> Result<Ended, TrainError> {
     let splits = images::open(config)?;
     let folder = RunFolder::open(config, Stage::Ebm, start)?;
+    folder.note_machine(device)?;
     let last = folder.store().last()?.filter(|_| start == Start::Resume);
     let mut trainer;
     match last {

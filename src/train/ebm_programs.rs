@@ -10,8 +10,7 @@ use crate::ops::binary::{add, combine, mul, sub};
 use crate::ops::layout::{concat, slice};
 use crate::ops::optim::{AdamSettings, adam_clip, clipped_gradients};
 use crate::ops::reduce::mean;
-use crate::ops::unary::affine;
-use crate::ops::{Recorder, Var, decoder};
+use crate::ops::{Recorder, Var};
 use crate::tape::Tape;
 use crate::tensor::Shape;
 
@@ -95,12 +94,7 @@ fn record(
         .iter()
         .map(|(name, shape)| tape.state(name, *shape))
         .collect();
-    let logits = chains.decoded(&vae, &eps).logits;
-    let negatives = if config.use_mu_cd {
-        affine(&tape, decoder::normal_mean(&tape, logits), 0.5, 0.5)
-    } else {
-        decoder::normal_sample(&tape, logits, eps[eps.len() - 1])
-    };
+    let negatives = chains.negatives(&tape, &vae, &eps, config.use_mu_cd);
     let both = energy(&chains.ebm, &net, concat(&tape, &[positives, negatives], 0));
     let (pos, neg) = (slice(&tape, both, 0, 0, n), slice(&tape, both, 0, n, n));
     let loss = sub(&tape, mean(&tape, pos), mean(&tape, neg));

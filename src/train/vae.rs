@@ -449,6 +449,7 @@ pub fn train(
 ) -> Result<Ended, TrainError> {
     let splits = images::open(config)?;
     let folder = RunFolder::open(config, Stage::Vae, start)?;
+    folder.note_machine(device)?;
     let mut trainer = VaeTrainer::new(config, device, &splits)?;
     if start == crate::run::Start::Resume
         && let Some(path) = folder.store().last()?

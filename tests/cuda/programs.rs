@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vaebm::checkpoint::Checkpoint;
-use vaebm::config::{Config, FinalImage, Stage};
+use vaebm::config::{Config, FinalImage, Model, Stage};
 use vaebm::device::Device;
 use vaebm::device::host::Cpu;
 use vaebm::langevin::programs::{Chains, EBM};
@@ -47,8 +47,14 @@ pub fn checks() -> Vec<Check> {
     ] {
         let name = format!("programs/langevin/{}", precision.suffix());
         checks.push(Check::new(name, move |planned| {
-            five_steps(planned, precision, tolerance)
+            five_steps(planned, Model::Vaebm, precision, tolerance)
         }));
+    }
+    for model in [Model::Pixels, Model::PixelsFromVae] {
+        checks.push(Check::new(
+            format!("programs/langevin/{model}"),
+            move |planned| five_steps(planned, model, Precision::F32, F32),
+        ));
     }
     checks
 }
@@ -225,9 +231,15 @@ fn stage_2(planned: &mut Planned) -> Outcome {
 }
 
 /// Five Langevin steps as one submission, then the images.
-fn five_steps(planned: &mut Planned, precision: Precision, tolerance: f64) -> Outcome {
+fn five_steps(
+    planned: &mut Planned,
+    model: Model,
+    precision: Precision,
+    tolerance: f64,
+) -> Outcome {
     let folder = tempfile::tempdir().map_err(text)?;
-    let config = config(&folder.path().join("run"));
+    let mut config = config(&folder.path().join("run"));
+    config.ebm.model = model;
     let chains = || Chains {
         model: Nvae::new(config.vae.clone(), config.data.size, config.data.channels),
         ebm: config.ebm.clone(),
