@@ -14,6 +14,7 @@ mod import;
 mod likelihood;
 mod overrides;
 mod parity;
+mod profile;
 mod progress;
 mod sample;
 mod source;
@@ -55,6 +56,7 @@ enum Command {
     Eval(eval::Args),
     Likelihood(likelihood::Args),
     Bench(bench::Args),
+    Profile(profile::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -109,6 +111,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
         Command::Bench(args) => bench::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),
