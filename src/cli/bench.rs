@@ -6,7 +6,9 @@ use crate::bench;
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Ebm, Run, Stage, Vae};
+use crate::profile::measure::chrome_trace;
 use crate::run::RunFolder;
+use anyhow::Context;
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -68,6 +70,9 @@ pub(super) struct Args {
     /// Print where a step's time goes, by kernel.
     #[arg(long)]
     profile: bool,
+    /// Write one step, node by node, to this file as a Chrome trace (chrome://tracing, Perfetto).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "interactive", "dump"])]
+    trace: Option<PathBuf>,
     /// Measure on request: reads `langevin S` and `stage1 S` from standard input, answers with JSON lines.
     #[arg(long, conflicts_with = "json")]
     interactive: bool,
@@ -86,6 +91,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    if args.trace.is_some() && args.what.len() > 1 {
+        anyhow::bail!("--trace is of one step: name it, as in --what langevin");
+    }
     let config = args.source.resolve(&args.flags)?;
     if args.what.contains(&What::Langevin) || args.interactive || args.dump.is_some() {
         config.check_model(Stage::Ebm)?;
@@ -108,26 +116,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.interactive {
         return interactive(&mut bench);
     }
-    if args.profile {
-        for what in &args.what {
-            let what = bench::What::from(*what);
-            super::say(format_args!(
-                "{:<28}{:>9}{:>11}{:>11}{:>11}",
-                format!("{what:?}"),
-                "launches",
-                "ms",
-                "GFLOP",
-                "GFLOP/s"
-            ))?;
-            for k in bench.profile(what)? {
-                let rate = k.gflop / k.ms * 1e3;
-                super::say(format_args!(
-                    "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}",
-                    k.kernel, k.launches, k.ms, k.gflop
-                ))?;
-            }
-        }
-        return Ok(());
+    if args.profile || args.trace.is_some() {
+        return profile(&mut bench, &args);
     }
     let mut report = serde_json::Map::new();
     for what in &args.what {
@@ -149,6 +139,39 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         report.insert("batch".into(), batch.into());
         report.insert("preset".into(), config.run.preset.as_str().into());
         super::say(serde_json::Value::Object(report))?;
+    }
+    Ok(())
+}
+
+/// Prints and writes where the time of each step goes.
+fn profile(bench: &mut bench::Bench<'_>, args: &Args) -> anyhow::Result<()> {
+    for what in &args.what {
+        let what = bench::What::from(*what);
+        let nodes = bench.nodes(what)?;
+        super::say(format_args!(
+            "{:<28}{:>9}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            format!("{what:?}"),
+            "nodes",
+            "ms",
+            "GFLOP",
+            "GFLOP/s",
+            "MB",
+            "GB/s"
+        ))?;
+        for k in bench::by_kernel(&nodes) {
+            let rate = k.gflop / k.ms * 1e3;
+            let bandwidth = k.mb / k.ms;
+            super::say(format_args!(
+                "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}{:>11.2}{bandwidth:>11.1}",
+                k.kernel, k.launches, k.ms, k.gflop, k.mb
+            ))?;
+        }
+        if let Some(path) = &args.trace {
+            let title = format!("{what:?} on {}, batch {}", bench.device_name(), args.batch);
+            let trace = chrome_trace(&title, &nodes);
+            std::fs::write(path, trace.to_string())
+                .with_context(|| format!("{} could not be written", path.display()))?;
+        }
     }
     Ok(())
 }

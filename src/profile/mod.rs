@@ -2,6 +2,7 @@
 
 pub mod count;
 pub mod gpus;
+pub mod measure;
 pub mod programs;
 
 use std::collections::BTreeMap;
