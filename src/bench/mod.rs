@@ -1,6 +1,7 @@
 //! Throughput behind `vaebm bench`: the Langevin step and the training step of stage 1, on networks with random weights or those of
 //! a checkpoint.
 
+pub mod compare;
 mod dump;
 
 use std::collections::BTreeMap;

@@ -79,6 +79,9 @@ pub(super) struct Args {
     /// Instead of measuring, write a short chain with all its inputs to this folder, for checking another implementation.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "interactive"])]
     dump: Option<PathBuf>,
+    /// Say how steps changed since this report of `--json`, and whether that is more than noise.
+    #[arg(long, value_name = "OLD.json", conflicts_with_all = ["json", "interactive", "dump", "profile", "trace"])]
+    compare: Option<PathBuf>,
     #[command(flatten)]
     flags: Overrides<Benched>,
 }
@@ -119,28 +122,56 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.profile || args.trace.is_some() {
         return profile(&mut bench, &args);
     }
+    let identity = [
+        ("device", bench.device_name().into()),
+        ("threads", rayon::current_num_threads().into()),
+        ("batch", batch.into()),
+        ("preset", config.run.preset.as_str().into()),
+        ("precision", config.run.gpu_precision().suffix().into()),
+    ];
+    let old = args.compare.as_deref().map(earlier).transpose()?;
+    if let Some(old) = &old {
+        bench::compare::same(old, &identity)?;
+    }
     let mut report = serde_json::Map::new();
     for what in &args.what {
         let what = bench::What::from(*what);
         let figures = bench.figures(what, args.seconds)?;
+        let name = serde_json::to_value(what)?;
+        let name = name.as_str().unwrap_or_default();
         if args.json {
-            let name = serde_json::to_value(what)?;
-            report.insert(
-                name.as_str().unwrap_or_default().to_owned(),
-                serde_json::to_value(&figures)?,
-            );
-        } else {
-            super::say(line(what, &figures))?;
+            report.insert(name.to_owned(), serde_json::to_value(&figures)?);
+            continue;
+        }
+        super::say(line(what, &figures))?;
+        if let Some(old) = &old {
+            let change = bench::compare::change(old, name, &figures)?;
+            let verdict = match change.beyond_noise {
+                Some(true) => "more than noise",
+                Some(false) => "within noise",
+                None => "too few steps to tell (raise --seconds)",
+            };
+            super::say(format_args!(
+                "{:<14} {:>9.3} times the earlier median, {verdict}",
+                "", change.ratio
+            ))?;
         }
     }
     if args.json {
-        report.insert("device".into(), bench.device_name().into());
-        report.insert("threads".into(), rayon::current_num_threads().into());
-        report.insert("batch".into(), batch.into());
-        report.insert("preset".into(), config.run.preset.as_str().into());
+        let identity =
+            identity.map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value));
+        report.extend(identity);
         super::say(serde_json::Value::Object(report))?;
     }
     Ok(())
+}
+
+/// A report of `--json`.
+fn earlier(path: &std::path::Path) -> anyhow::Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} could not be read", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no report of `vaebm bench --json`", path.display()))
 }
 
 /// Prints and writes where the time of each step goes.
