@@ -21,6 +21,7 @@ pub mod official;
 pub mod ops;
 pub mod parity;
 pub mod philox;
+pub mod profile;
 pub mod program;
 pub mod real;
 pub mod report;

@@ -1,6 +1,7 @@
 //! Throughput behind `vaebm bench`: the Langevin step and the training step of stage 1, on networks with random weights or those of
 //! a checkpoint.
 
+pub mod compare;
 mod dump;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::langevin::sampler::Sampler;
 use crate::nn::params::initialise;
 use crate::nvae::Nvae;
 use crate::philox;
+use crate::profile::measure::{Timed, timed};
 use crate::program::{Cost, Noise};
 use crate::train::vae_programs::{NoiseSource, POWER_ITERATIONS, VAE, train_step};
 use crate::train::{StateList, TrainError};
@@ -221,8 +223,8 @@ impl<'d> Bench<'d> {
         })
     }
 
-    /// Time, FLOPs and launches of a step by kernel, the costliest first: the median over a few runs.
-    pub fn profile(&mut self, what: What) -> Result<Vec<KernelTime>, TrainError> {
+    /// Time, FLOPs and bytes of a step by node, in order: the median over a few runs, launched one by one and not as a graph.
+    pub fn nodes(&mut self, what: What) -> Result<Vec<Timed>, TrainError> {
         self.slot(what, WARM_UP_SECONDS)?;
         let program = self.program(what)?;
         let mut runs = Vec::new();
@@ -233,25 +235,29 @@ impl<'d> Bench<'d> {
             };
             runs.push(self.device.time_launches(program, noise)?);
         }
-        let mut by_kernel: BTreeMap<&'static str, KernelTime> = BTreeMap::new();
-        for (i, launch) in self.device.plan(program).per_step.iter().enumerate() {
-            let mut times: Vec<f64> = runs.iter().map(|r| r[i]).collect();
-            times.sort_by(f64::total_cmp);
-            let name = launch.kernel.name();
-            let entry = by_kernel.entry(name).or_insert(KernelTime {
-                kernel: name,
-                launches: 0,
-                ms: 0.0,
-                gflop: 0.0,
-            });
-            entry.launches += 1;
-            entry.ms += times[times.len() / 2] * 1e3;
-            entry.gflop += launch.cost.flops / 1e9;
-        }
-        let mut table: Vec<KernelTime> = by_kernel.into_values().collect();
-        table.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-        Ok(table)
+        Ok(timed(self.device.plan(program), &runs))
     }
+}
+
+/// Sums by kernel, the costliest first.
+pub fn by_kernel(nodes: &[Timed]) -> Vec<KernelTime> {
+    let mut by_kernel: BTreeMap<&'static str, KernelTime> = BTreeMap::new();
+    for node in nodes {
+        let entry = by_kernel.entry(node.kernel).or_insert(KernelTime {
+            kernel: node.kernel,
+            launches: 0,
+            ms: 0.0,
+            gflop: 0.0,
+            mb: 0.0,
+        });
+        entry.launches += 1;
+        entry.ms += node.seconds * 1e3;
+        entry.gflop += node.flops / 1e9;
+        entry.mb += node.bytes / 1e6;
+    }
+    let mut table: Vec<KernelTime> = by_kernel.into_values().collect();
+    table.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    table
 }
 
 fn chains_of(sampler: &Option<Sampler>) -> Result<&Sampler, TrainError> {
@@ -274,4 +280,6 @@ pub struct KernelTime {
     pub ms: f64,
     /// FLOPs of all of them, in billions.
     pub gflop: f64,
+    /// Bytes that they must move by the cost rules, in millions.
+    pub mb: f64,
 }

@@ -6,7 +6,9 @@ use crate::bench;
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
 use crate::config::{Ebm, Run, Stage, Vae};
+use crate::profile::measure::chrome_trace;
 use crate::run::RunFolder;
+use anyhow::Context;
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -68,12 +70,18 @@ pub(super) struct Args {
     /// Print where a step's time goes, by kernel.
     #[arg(long)]
     profile: bool,
+    /// Write one step, node by node, to this file as a Chrome trace (chrome://tracing, Perfetto).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "interactive", "dump"])]
+    trace: Option<PathBuf>,
     /// Measure on request: reads `langevin S` and `stage1 S` from standard input, answers with JSON lines.
     #[arg(long, conflicts_with = "json")]
     interactive: bool,
     /// Instead of measuring, write a short chain with all its inputs to this folder, for checking another implementation.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "interactive"])]
     dump: Option<PathBuf>,
+    /// Say how steps changed since this report of `--json`, and whether that is more than noise.
+    #[arg(long, value_name = "OLD.json", conflicts_with_all = ["json", "interactive", "dump", "profile", "trace"])]
+    compare: Option<PathBuf>,
     #[command(flatten)]
     flags: Overrides<Benched>,
 }
@@ -86,6 +94,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    if args.trace.is_some() && args.what.len() > 1 {
+        anyhow::bail!("--trace is of one step: name it, as in --what langevin");
+    }
     let config = args.source.resolve(&args.flags)?;
     if args.what.contains(&What::Langevin) || args.interactive || args.dump.is_some() {
         config.check_model(Stage::Ebm)?;
@@ -108,47 +119,90 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.interactive {
         return interactive(&mut bench);
     }
-    if args.profile {
-        for what in &args.what {
-            let what = bench::What::from(*what);
-            super::say(format_args!(
-                "{:<28}{:>9}{:>11}{:>11}{:>11}",
-                format!("{what:?}"),
-                "launches",
-                "ms",
-                "GFLOP",
-                "GFLOP/s"
-            ))?;
-            for k in bench.profile(what)? {
-                let rate = k.gflop / k.ms * 1e3;
-                super::say(format_args!(
-                    "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}",
-                    k.kernel, k.launches, k.ms, k.gflop
-                ))?;
-            }
-        }
-        return Ok(());
+    if args.profile || args.trace.is_some() {
+        return profile(&mut bench, &args);
+    }
+    let identity = [
+        ("device", bench.device_name().into()),
+        ("threads", rayon::current_num_threads().into()),
+        ("batch", batch.into()),
+        ("preset", config.run.preset.as_str().into()),
+        ("precision", config.run.gpu_precision().suffix().into()),
+    ];
+    let old = args.compare.as_deref().map(earlier).transpose()?;
+    if let Some(old) = &old {
+        bench::compare::same(old, &identity)?;
     }
     let mut report = serde_json::Map::new();
     for what in &args.what {
         let what = bench::What::from(*what);
         let figures = bench.figures(what, args.seconds)?;
+        let name = serde_json::to_value(what)?;
+        let name = name.as_str().unwrap_or_default();
         if args.json {
-            let name = serde_json::to_value(what)?;
-            report.insert(
-                name.as_str().unwrap_or_default().to_owned(),
-                serde_json::to_value(&figures)?,
-            );
-        } else {
-            super::say(line(what, &figures))?;
+            report.insert(name.to_owned(), serde_json::to_value(&figures)?);
+            continue;
+        }
+        super::say(line(what, &figures))?;
+        if let Some(old) = &old {
+            let change = bench::compare::change(old, name, &figures)?;
+            let verdict = match change.beyond_noise {
+                Some(true) => "more than noise",
+                Some(false) => "within noise",
+                None => "too few steps to tell (raise --seconds)",
+            };
+            super::say(format_args!(
+                "{:<14} {:>9.3} times the earlier median, {verdict}",
+                "", change.ratio
+            ))?;
         }
     }
     if args.json {
-        report.insert("device".into(), bench.device_name().into());
-        report.insert("threads".into(), rayon::current_num_threads().into());
-        report.insert("batch".into(), batch.into());
-        report.insert("preset".into(), config.run.preset.as_str().into());
+        let identity =
+            identity.map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value));
+        report.extend(identity);
         super::say(serde_json::Value::Object(report))?;
+    }
+    Ok(())
+}
+
+/// A report of `--json`.
+fn earlier(path: &std::path::Path) -> anyhow::Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} could not be read", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no report of `vaebm bench --json`", path.display()))
+}
+
+/// Prints and writes where the time of each step goes.
+fn profile(bench: &mut bench::Bench<'_>, args: &Args) -> anyhow::Result<()> {
+    for what in &args.what {
+        let what = bench::What::from(*what);
+        let nodes = bench.nodes(what)?;
+        super::say(format_args!(
+            "{:<28}{:>9}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            format!("{what:?}"),
+            "nodes",
+            "ms",
+            "GFLOP",
+            "GFLOP/s",
+            "MB",
+            "GB/s"
+        ))?;
+        for k in bench::by_kernel(&nodes) {
+            let rate = k.gflop / k.ms * 1e3;
+            let bandwidth = k.mb / k.ms;
+            super::say(format_args!(
+                "{:<28}{:>9}{:>11.3}{:>11.3}{rate:>11.1}{:>11.2}{bandwidth:>11.1}",
+                k.kernel, k.launches, k.ms, k.gflop, k.mb
+            ))?;
+        }
+        if let Some(path) = &args.trace {
+            let title = format!("{what:?} on {}, batch {}", bench.device_name(), args.batch);
+            let trace = chrome_trace(&title, &nodes);
+            std::fs::write(path, trace.to_string())
+                .with_context(|| format!("{} could not be written", path.display()))?;
+        }
     }
     Ok(())
 }

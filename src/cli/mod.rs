@@ -15,6 +15,7 @@ mod import;
 mod likelihood;
 mod overrides;
 mod parity;
+mod profile;
 mod progress;
 mod report;
 mod sample;
@@ -59,6 +60,7 @@ enum Command {
     Ablate(ablate::Args),
     Report(report::Args),
     Bench(bench::Args),
+    Profile(profile::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -115,6 +117,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ablate(args) => ablate::run(args, progress),
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -35,13 +35,17 @@ impl super::Run {
     /// # Errors
     /// A device that is not there or cannot be used.
     pub fn open_device(&self) -> Result<Box<dyn Device>, DeviceError> {
-        let precision = match self.precision {
+        let choice = self.device_choice().unwrap_or_default();
+        device::open(choice, self.threads, self.gpu_precision())
+    }
+
+    /// How a GPU computes matrix products.
+    pub fn gpu_precision(&self) -> gpu::Precision {
+        match self.precision {
             Precision::F32 => gpu::Precision::F32,
             Precision::Tf32 => gpu::Precision::Tf32,
             Precision::Bf16 => gpu::Precision::Bf16,
-        };
-        let choice = self.device_choice().unwrap_or_default();
-        device::open(choice, self.threads, precision)
+        }
     }
 }
 
