@@ -17,7 +17,8 @@ pub enum Program {
     Langevin,
     /// One training step of the VAE.
     Stage1,
-    /// One update of the energy network, its negatives decoded from the chains.
+    /// One update of the energy network. Its negatives depend on states that it does not change, the chains', so the plan decodes them
+    /// among what is computed per version, and they are not part of the step.
     Energy,
 }
 
