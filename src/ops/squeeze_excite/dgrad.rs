@@ -12,7 +12,7 @@ use crate::tensor::Shape;
 ///
 /// `dg[n, c] = g (1 - g) * alpha * sum over h, w of dy x`, `ds = [s > 0] (dg w2^T)`, `dx = alpha dy g + ds w0^T / (h w)`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dgrad {
+pub(in crate::ops) struct Dgrad {
     pub alpha: f64,
 }
 

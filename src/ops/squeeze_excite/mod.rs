@@ -7,8 +7,8 @@
 
 pub mod cases;
 mod cpu;
-mod cuda;
-mod dgrad;
+pub(super) mod cuda;
+pub(super) mod dgrad;
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ pub const KERNELS: &[&str] = &[Fprop::NAME, Dgrad::NAME];
 
 /// `(y, p, s, g)` from `(x, w0, b0, w2, b2[, skip])`.
 #[derive(Clone, Copy, Debug)]
-struct Fprop {
+pub(super) struct Fprop {
     /// The factor of the branch; 1 without a skip.
-    alpha: f64,
-    skip: bool,
+    pub alpha: f64,
+    pub skip: bool,
 }
 
 /// `se(x)`, or `skip + alpha * se(x)`.
