@@ -48,7 +48,7 @@ impl Part {
     }
 }
 
-/// The scratch of `parts` and, behind it, room for numbers that outlive them: where they begin, and the whole length.
+/// A scratch and, behind it, rooms of their own: where these begin, and the whole length.
 fn behind<const N: usize>(workspace: usize, rooms: [usize; N]) -> ([usize; N], usize) {
     let mut len = workspace.next_multiple_of(ALIGN);
     let starts = rooms.map(|room| {
@@ -93,18 +93,19 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
         other => (other, 0),
     });
     let inputs = [x, w0, b0, w2, b2, x];
-    let excite = |means: usize| {
-        Part::new(&op.excite(), cx, &inputs, &[x, g, s, g], |t| match t {
+    let excite = |[sums, means]: [usize; 2]| {
+        Part::new(&op.excite(), cx, &inputs, &[x, g, s, g], move |t| match t {
             Tensor::Input(0) => output(1),
             Tensor::Input(5) => input(0),
             Tensor::Input(i) => input(i + 1),
             Tensor::Output(1) => (Tensor::Workspace, means),
+            Tensor::Workspace => (Tensor::Workspace, sums),
             other => (other, 0),
         })
     };
-    let scratch = bottleneck.workspace.max(excite(0).workspace);
-    let ([means], workspace) = behind(scratch, [g.len()]);
-    let launches = [bottleneck.launches, excite(means).launches].concat();
+    let rooms = [excite([0; 2]).workspace, g.len()];
+    let (rooms, workspace) = behind(bottleneck.workspace, rooms);
+    let launches = [bottleneck.launches, excite(rooms).launches].concat();
     GpuKernel::new(launches, workspace)
 }
 
@@ -131,12 +132,13 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
         return GpuKernel::new(vec![sums, through], slices * g.len());
     }
     let inputs = [x, x, w0, w2, s, g];
-    let excite = |[db, ds, dg]: [usize; 3]| {
+    let excite = |[sums, db, ds, dg]: [usize; 4]| {
         let op = op.excite_dgrad();
         Part::new(&op, cx, &inputs, &[x, s, g], move |t| match t {
             Tensor::Input(0) => input(0),
             Tensor::Input(i) => input(i + 2),
             Tensor::Output(i) => (Tensor::Workspace, [db, ds, dg][i]),
+            Tensor::Workspace => (Tensor::Workspace, sums),
             other => (other, 0),
         })
     };
@@ -148,15 +150,15 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
             other => (other, 0),
         })
     };
-    let scratch = excite([0; 3]).workspace.max(through(0, 0).workspace);
-    let rooms = [x.len(), s.len(), g.len(), x.len()];
-    let ([db, ds, dg, dx], workspace) = behind(scratch, rooms);
+    let sums = excite([0; 4]).workspace;
+    let rooms = [sums, x.len(), s.len(), g.len(), x.len()];
+    let ([sums, db, ds, dg, dx], workspace) = behind(through(0, 0).workspace, rooms);
     let sum = Part::new(&binary::sum(), cx, &[x, x], &[x], |t| match t {
         Tensor::Input(1) => (Tensor::Workspace, dx),
         other => (other, 0),
     });
     let launches = [
-        excite([db, ds, dg]).launches,
+        excite([sums, db, ds, dg]).launches,
         through(db, dx).launches,
         sum.launches,
     ];

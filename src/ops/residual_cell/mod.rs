@@ -94,7 +94,7 @@ impl Fprop {
                 updates: &[],
             },
         );
-        bottleneck.flops + 4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64
+        bottleneck.flops + squeeze_excite::flops(x, w0)
     }
 }
 

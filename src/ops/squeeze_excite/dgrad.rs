@@ -79,7 +79,7 @@ impl Op for Dgrad {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         let (x, w0) = (shapes.inputs[1], shapes.inputs[2]);
         Cost {
-            flops: 4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64,
+            flops: super::flops(x, w0),
             bytes: compulsory_bytes(shapes),
         }
     }

@@ -55,6 +55,11 @@ pub fn squeeze_excite(
     r.record(Arc::new(op), &inputs, &[])[0]
 }
 
+/// FLOPs of one direction for images `x` and a first layer `w0`.
+pub(crate) fn flops(x: Shape, w0: Shape) -> f64 {
+    4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64
+}
+
 /// The mean over the pixels of each image: `p [n, c]`.
 fn squeeze<T: Real>(x: &[T], shape: Shape, p: &mut [T]) {
     let (c, pixels) = (shape[3], shape[1] * shape[2]);
@@ -158,7 +163,7 @@ impl Op for Fprop {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         let (x, w0) = (shapes.inputs[0], shapes.inputs[1]);
         Cost {
-            flops: 4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64,
+            flops: flops(x, w0),
             bytes: compulsory_bytes(shapes),
         }
     }
