@@ -3,12 +3,18 @@
 //   a = swish(x w1 + b1)    d = swish(dwconv(a) + b_dw)    y = d w2 + b2
 //   dx = (swish'(x w1 + b1) * dwconv'(swish'(dwconv(a) + b_dw) * (dy w2'))) w1'
 //
-//   mbconv_fprop_bf16_n<N>(x, w1, b1, dw, b_dw, w2, b2, y, cell)      mbconv_dgrad_bf16_n<N>(dy, x, w1, b1, dw, b_dw, w2, dx, cell)
+//   mbconv_fprop_bf16_n<N>(x, w1, b1, dw, b_dw, w2, b2, y, partial, cell)
+//   mbconv_dgrad_bf16_n<N>(dy, x, w1, b1, dw, b_dw, w2, dx, partial, v0, v2, s, g, cell)
 //   mbconv_pack_bf16(from, to, count)                                  w1 and w2 rounded to bf16, 8 numbers a thread
 //
 // x, dx [n, h, w, ci], y, dy [n, h, w, co] in f32; w1 [ci, hidden], w2 [hidden, co] in bf16; dw [5, 5, hidden], b1, b_dw [hidden], b2 [co]
 // in f32. ci and co are multiples of 16, hidden of 32; N = 64, 128 or 256 is at least co forward and ci backward. Factors of products are
 // bf16, sums f32, a and d are kept as bf16.
+//
+// In a residual cell the launches do what squeeze-and-excite needs of y and dy while they have them (squeeze_excite.cuh). Forward,
+// partial[slice, n, co] = sums of y over 64 pixels, two slices a tile. Backward, dy is the gradient of x + alpha y g: every block makes
+// the gradient of its image's gate out of partial [slices, n, co] = sums of dy y, the weights v0 and v2, and s and g, takes alpha dy g +
+// mean for the gradient of y, and adds dy to dx. partial is null where there is no cell around.
 //
 // A block makes 128 pixels of one image. It holds x around them (and dy) in shared memory, walks along `hidden` in slices, and adds each
 // slice's product to 128 x N sums in registers. Around the tile lie pixels that its neighbours make too: 2 on each side that is not the
@@ -22,6 +28,7 @@
 // expansion, so that no second buffer is needed.
 
 #include "mma.cuh"
+#include "squeeze_excite.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
@@ -38,6 +45,9 @@
 // that shared memory has around a tile, at a distance of 2, and of 4; multiples of 16.
 struct Cell {
     int h, w, ci, co, hidden, rows, columns, near_room, far_room;
+    // Of squeeze-and-excite around it: its factor, hidden units, and slices of the partial sums.
+    float alpha;
+    int units, slices;
 };
 
 // swish in bf16 precision: the sigmoid from one instruction whose error is below half a unit of bf16.
@@ -57,6 +67,14 @@ __device__ inline float2 unpack(unsigned word) { return make_float2(__uint_as_fl
 __device__ inline unsigned word_at(const bf16 *p) { return *reinterpret_cast<const unsigned *>(p); }
 __device__ inline void set_word(bf16 *p, unsigned word) { *reinterpret_cast<unsigned *>(p) = word; }
 
+__device__ inline float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+// What the lane has whose number differs in one bit.
+__device__ inline float4 from_lane(float4 v, int bit) {
+    const unsigned all = 0xffffffffu;
+    return make_float4(__shfl_xor_sync(all, v.x, bit), __shfl_xor_sync(all, v.y, bit), __shfl_xor_sync(all, v.z, bit),
+                       __shfl_xor_sync(all, v.w, bit));
+}
+
 // A rectangle of an image's pixels.
 struct Region {
     int top, left, height, width;
@@ -68,11 +86,13 @@ struct Region {
 
 // The tile of a block, which may hang over the image's border.
 struct Tile {
-    int image, y, x;
+    int image, images, index, y, x;
 
     __device__ explicit Tile(const Cell &c) {
         const int across = (c.w + c.columns - 1) / c.columns, down = (c.h + c.rows - 1) / c.rows, i = blockIdx.x;
         image = i / (across * down);
+        index = i % (across * down);
+        images = gridDim.x / (across * down);
         y = i / across % down * c.rows;
         x = i % across * c.columns;
     }
@@ -83,8 +103,16 @@ struct Tile {
     }
 };
 
-// to[i, j] = data[image, pixel i of the region, j] as bf16, zero in the last pixels of an m-tile that are not in the region.
-__device__ inline void bring(bf16 *to, const float *__restrict__ data, const Cell &c, const Tile &tile, const Region &r, int channels) {
+// factor[j] a + mean[j] in channels j to j + 3.
+__device__ inline float4 gated(float4 a, const float *factor, const float *mean, int j) {
+    const float4 f = *reinterpret_cast<const float4 *>(factor + j), m = *reinterpret_cast<const float4 *>(mean + j);
+    return make_float4(fmaf(f.x, a.x, m.x), fmaf(f.y, a.y, m.y), fmaf(f.z, a.z, m.z), fmaf(f.w, a.w, m.w));
+}
+
+// to[i, j] = data[image, pixel i of the region, j] as bf16, zero in the last pixels of an m-tile that are not in the region; with
+// `factor`, factor[j] of the data plus mean[j].
+__device__ inline void bring(bf16 *to, const float *__restrict__ data, const Cell &c, const Tile &tile, const Region &r, int channels,
+                             const float *factor = nullptr, const float *mean = nullptr) {
     const int eights = channels / 8, pixels = (r.pixels() + 15) / 16 * 16;
     for (int i = threadIdx.x; i < pixels * eights; i += THREADS) {
         const int pixel = i / eights, j = i % eights * 8;
@@ -92,7 +120,11 @@ __device__ inline void bring(bf16 *to, const float *__restrict__ data, const Cel
         if (pixel < r.pixels()) {
             const int y = r.top + pixel / r.width, x = r.left + pixel % r.width;
             const float4 *from = reinterpret_cast<const float4 *>(data + ((tile.image * c.h + y) * c.w + x) * channels + j);
-            const float4 a = from[0], b = from[1];
+            float4 a = from[0], b = from[1];
+            if (factor) {
+                a = gated(a, factor, mean, j);
+                b = gated(b, factor, mean, j + 4);
+            }
             packed = make_uint4(round_bf16(a.x, a.y), round_bf16(a.z, a.w), round_bf16(b.x, b.y), round_bf16(b.z, b.w));
         }
         *reinterpret_cast<uint4 *>(to + pixel * (channels + PAD) + j) = packed;
@@ -169,12 +201,12 @@ __device__ inline void correlate(float2 (&sum)[R], const bf16 *data, const Regio
 
 // A warp's part of the 128 x N sums: 64 pixels x N / 4 channels.
 template <int N>
-struct Sums {
+struct TileSums {
     static const int COLUMNS = N / 4, TILES = COLUMNS / 8;
     float c[4][TILES][4];
     int pixel, column;
 
-    __device__ Sums() : pixel(threadIdx.x / 32 % 2 * 64), column(threadIdx.x / 64 * COLUMNS) {
+    __device__ TileSums() : pixel(threadIdx.x / 32 % 2 * 64), column(threadIdx.x / 64 * COLUMNS) {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -209,26 +241,37 @@ struct Sums {
         }
     }
 
-    // y[image, y, x, j] = sum + bias[j]. Neighbouring lanes exchange halves, so that each holds four channels of one pixel.
-    __device__ void write(float *__restrict__ y, const float *__restrict__ bias, const Cell &cell, const Tile &tile, int channels) const {
+    // y[image, y, x, j] = sum + bias[j] + residual[image, y, x, j]; either may be null. With `partial`, also the sums of y over the
+    // pixels of this warp. Neighbouring lanes exchange halves, so that each holds four channels of one pixel.
+    __device__ void write(float *__restrict__ y, const float *__restrict__ bias, const float *__restrict__ residual,
+                          float *__restrict__ partial, const Cell &cell, const Tile &tile, int channels) const {
         const int lane = threadIdx.x % 32, odd = lane % 2;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int at = pixel + i * 16 + accumulator_row(lane, odd);
-            const int row = tile.y + at / cell.columns, x = tile.x + at % cell.columns;
+        for (int j = 0; j < TILES; ++j) {
+            const int to = column + j * 8 + lane % 4 / 2 * 4;
+            float4 total = {};
 #pragma unroll
-            for (int j = 0; j < TILES; ++j) {
+            for (int i = 0; i < 4; ++i) {
+                const int at = pixel + i * 16 + accumulator_row(lane, odd);
+                const int row = tile.y + at / cell.columns, x = tile.x + at % cell.columns;
                 const float *own = c[i][j];
                 const float one = __shfl_xor_sync(0xffffffffu, odd ? own[0] : own[2], 1);
                 const float two = __shfl_xor_sync(0xffffffffu, odd ? own[1] : own[3], 1);
                 float4 four = odd ? make_float4(one, two, own[2], own[3]) : make_float4(own[0], own[1], one, two);
-                const int to = column + j * 8 + lane % 4 / 2 * 4;
                 if (row >= cell.h || x >= cell.w || to >= channels) continue;
-                if (bias) {
-                    const float4 b = *reinterpret_cast<const float4 *>(bias + to);
-                    four = make_float4(four.x + b.x, four.y + b.y, four.z + b.z, four.w + b.w);
-                }
-                *reinterpret_cast<float4 *>(y + ((tile.image * cell.h + row) * cell.w + x) * channels + to) = four;
+                if (bias) four = plus(four, *reinterpret_cast<const float4 *>(bias + to));
+                const int element = ((tile.image * cell.h + row) * cell.w + x) * channels + to;
+                if (residual) four = plus(four, *reinterpret_cast<const float4 *>(residual + element));
+                *reinterpret_cast<float4 *>(y + element) = four;
+                total = plus(total, four);
+            }
+            if (partial) {
+                // The lanes that hold these four channels.
+#pragma unroll
+                for (int distance = 1; distance < 32; distance *= distance == 1 ? 4 : 2) total = plus(total, from_lane(total, distance));
+                const int slice = tile.index * 2 + pixel / 64;
+                if ((lane & ~2) == 0 && to < channels)
+                    *reinterpret_cast<float4 *>(partial + (slice * tile.images + tile.image) * channels + to) = total;
             }
         }
     }
@@ -262,7 +305,7 @@ __device__ inline void product(float (&sums)[S / 8][4], const bf16 *a, int a_str
 
 template <int N>
 __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, const float *dw, const float *b_dw, const bf16 *w2,
-                             const float *b2, float *y, const Cell &c) {
+                             const float *b2, float *y, float *partial, const Cell &c) {
     extern __shared__ uint4 room[];
     const int S = FORWARD, STRIDE = S + PAD, x_stride = c.ci + PAD;
     Window<S> &window = *reinterpret_cast<Window<S> *>(room);
@@ -276,7 +319,7 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
     const Region near = tile.around(c, HALO);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, m_tiles = (near.pixels() + 15) / 16;
     const Lane<S> own;
-    Sums<N> sums;
+    TileSums<N> sums;
 
     auto copy_expansion = [&](int first) {
         if (first < c.hidden) {
@@ -332,12 +375,12 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
         __syncthreads();
         copy_rest(first + S);
     }
-    sums.write(y, b2, c, tile, c.co);
+    sums.write(y, b2, nullptr, partial, c, tile, c.co);
 }
 
 template <int N>
 __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, const float *b1, const float *dw, const float *b_dw,
-                             const bf16 *w2, float *dx, const Cell &c) {
+                             const bf16 *w2, float *dx, const SqueezeExcite &around, const Cell &c) {
     extern __shared__ uint4 room[];
     const int S = BACKWARD, STRIDE = S + PAD, x_stride = c.ci + PAD, y_stride = c.co + PAD;
     Window<S> &window = *reinterpret_cast<Window<S> *>(room);
@@ -354,7 +397,7 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int near_tiles = (near.pixels() + 15) / 16, far_tiles = (far.pixels() + 15) / 16;
     const Lane<S> own;
-    Sums<N> sums;
+    TileSums<N> sums;
 
     auto copy_projection = [&](int first) {
         if (first < c.hidden) copy_rows(w2s, y_stride / 8, w2 + first * c.co, c.co / 8, S, S, c.co / 8, c.co / 8);
@@ -371,7 +414,18 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
     copy_projection(0);
     copy_rest(0);
     bring(xs, x, c, tile, far, c.ci);
-    bring(dys, dy, c, tile, near, c.co);
+    if (around.partial) {
+        // Nothing lies in the last tensor of the slices yet.
+        float *factor = reinterpret_cast<float *>(dexpanded), *mean = factor + c.co, *inner = mean + c.co;
+        const Gate gate = {unsigned(tile.images), unsigned(c.co), unsigned(c.units), unsigned(c.slices), float(c.h * c.w)};
+        gate_dgrad(around, tile.image, c.alpha, gate, factor, inner, [&](unsigned k, float m) { mean[k] = m; });
+        __syncthreads();
+        for (int k = threadIdx.x; k < c.co; k += THREADS) factor[k] = c.alpha * around.g[tile.image * c.co + k];
+        __syncthreads();
+        bring(dys, dy, c, tile, near, c.co, factor, mean);
+    } else {
+        bring(dys, dy, c, tile, near, c.co);
+    }
     for (int first = 0; first < c.hidden; first += S) {
         copy_async_wait<1>();
         __syncthreads();
@@ -446,19 +500,20 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
         __syncthreads();
         copy_rest(first + S);
     }
-    sums.write(dx, nullptr, c, tile, c.ci);
+    sums.write(dx, nullptr, around.partial ? dy : nullptr, nullptr, c, tile, c.ci);
 }
 
 #define MBCONV(N)                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                      \
         mbconv_fprop_bf16_n##N(const float *x, const bf16 *w1, const float *b1, const float *dw, const float *b_dw,               \
-                               const bf16 *w2, const float *b2, float *y, Cell c) {                                               \
-        fprop<N>(x, w1, b1, dw, b_dw, w2, b2, y, c);                                                                              \
+                               const bf16 *w2, const float *b2, float *y, float *partial, Cell c) {                               \
+        fprop<N>(x, w1, b1, dw, b_dw, w2, b2, y, partial, c);                                                                     \
     }                                                                                                                             \
     extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                      \
         mbconv_dgrad_bf16_n##N(const float *dy, const float *x, const bf16 *w1, const float *b1, const float *dw,                 \
-                               const float *b_dw, const bf16 *w2, float *dx, Cell c) {                                            \
-        dgrad<N>(dy, x, w1, b1, dw, b_dw, w2, dx, c);                                                                             \
+                               const float *b_dw, const bf16 *w2, float *dx, const float *partial, const float *v0,               \
+                               const float *v2, const float *s, const float *g, Cell c) {                                         \
+        dgrad<N>(dy, x, w1, b1, dw, b_dw, w2, dx, {partial, v0, nullptr, v2, nullptr, s, g}, c);                                  \
     }
 
 MBCONV(64)

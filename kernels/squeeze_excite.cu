@@ -9,82 +9,70 @@
 //   squeeze_excite_fprop_f32_gate(partial, w0, b0, w2, b2, p, s, g, gate)
 //   squeeze_excite_dgrad_f32_gate(partial, w0, w2, s, g, ds, dg, mean, alpha, gate)     mean [n, c] = ds w0^T / pixels
 //   squeeze_excite_fprop_f32[_x4](x, g, skip, y, alpha, columns)       skip may be null
+//   squeeze_excite_fprop_f32_gated(partial, w0, b0, w2, b2, x, skip, y, s, g, alpha, pixels, rows, gate)    gate and sum in one
 //   squeeze_excite_dgrad_f32[_x4](dy, g, mean, dx, alpha, columns)
 //
 // Limit: bytes. 4 and then 8 or 12 an element forward, 8 and then 8 backward. Geometry: sums and maps as in columns.cuh, an image a
 // group; the gate is a block an image, with a vector of c and one of hidden numbers in shared memory.
 
 #include "columns.cuh"
-#include "functions.cuh"
-
-struct Gate {
-    unsigned n, c, hidden, slices;
-    float pixels;
-};
-
-// The sum of the slices of partial[slice, n, c].
-__device__ inline float total(const float *partial, unsigned n, unsigned c, const Gate &g) {
-    float sum = 0.0f;
-    for (unsigned slice = 0; slice < g.slices; ++slice) sum += partial[(slice * g.n + n) * g.c + c];
-    return sum;
-}
+#include "squeeze_excite.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
-    squeeze_excite_fprop_f32_gate(const float *__restrict__ partial, const float *__restrict__ w0, const float *__restrict__ b0,
-                                  const float *__restrict__ w2, const float *__restrict__ b2, float *p, float *s, float *g, Gate gate) {
+    squeeze_excite_fprop_f32_gate(const float *partial, const float *w0, const float *b0, const float *w2, const float *b2, float *p,
+                                  float *s, float *g, Gate gate) {
     extern __shared__ float means[];
+    __shared__ float room[256];
     float *inner = means + gate.c;
-    const unsigned n = blockIdx.x, lane = threadIdx.x % 32, c = gate.c, hidden = gate.hidden;
-    for (unsigned k = threadIdx.x; k < c; k += blockDim.x) {
-        means[k] = total(partial, n, k, gate) / gate.pixels;
-        p[n * c + k] = means[k];
-    }
-    __syncthreads();
-    // A warp for each hidden unit.
-    for (unsigned j = threadIdx.x / 32; j < hidden; j += blockDim.x / 32) {
-        float sum = 0.0f;
-        for (unsigned k = lane; k < c; k += 32) sum += means[k] * w0[k * hidden + j];
-        sum = warp_sum(sum);
-        if (lane == 0) {
-            inner[j] = fmaxf(sum + b0[j], 0.0f);
-            s[n * hidden + j] = inner[j];
-        }
-    }
-    __syncthreads();
-    for (unsigned k = threadIdx.x; k < c; k += blockDim.x) {
-        float sum = 0.0f;
-        for (unsigned j = 0; j < hidden; ++j) sum += inner[j] * w2[j * c + k];
-        g[n * c + k] = sigmoid(sum + b2[k]);
-    }
+    const unsigned n = blockIdx.x;
+    gate_fprop({partial, w0, b0, w2, b2, nullptr, nullptr}, n, gate, means, inner, room,
+               [&](unsigned k, float open) { g[n * gate.c + k] = open; });
+    for (unsigned k = threadIdx.x; k < gate.c; k += blockDim.x) p[n * gate.c + k] = means[k];
+    for (unsigned j = threadIdx.x; j < gate.hidden; j += blockDim.x) s[n * gate.hidden + j] = inner[j];
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    squeeze_excite_dgrad_f32_gate(const float *__restrict__ partial, const float *__restrict__ w0, const float *__restrict__ w2,
-                                  const float *__restrict__ s, const float *__restrict__ g, float *ds, float *dg, float *mean,
-                                  float alpha, Gate gate) {
+    squeeze_excite_dgrad_f32_gate(const float *partial, const float *w0, const float *w2, const float *s, const float *g, float *ds,
+                                  float *dg, float *mean, float alpha, Gate gate) {
     extern __shared__ float slopes[];
     float *inner = slopes + gate.c;
-    const unsigned n = blockIdx.x, lane = threadIdx.x % 32, c = gate.c, hidden = gate.hidden;
-    for (unsigned k = threadIdx.x; k < c; k += blockDim.x) {
-        const float open = g[n * c + k];
-        slopes[k] = alpha * total(partial, n, k, gate) * open * (1.0f - open);
-        dg[n * c + k] = slopes[k];
-    }
+    const unsigned n = blockIdx.x;
+    gate_dgrad({partial, w0, nullptr, w2, nullptr, s, g}, n, alpha, gate, slopes, inner,
+               [&](unsigned k, float m) { mean[n * gate.c + k] = m; });
+    for (unsigned k = threadIdx.x; k < gate.c; k += blockDim.x) dg[n * gate.c + k] = slopes[k];
+    for (unsigned j = threadIdx.x; j < gate.hidden; j += blockDim.x) ds[n * gate.hidden + j] = inner[j];
+}
+
+// y = skip + alpha x g, where every block makes its image's gate anew in less time than a launch of
+// its own takes to begin. blockIdx.x = a piece of `rows` pixels, blockIdx.y = n; the first block of an image writes s and g. c is a multiple
+// of 4 and at most 1024; a thread keeps its four channels.
+extern "C" __global__ void __launch_bounds__(256)
+    squeeze_excite_fprop_f32_gated(const float *partial, const float *w0, const float *b0, const float *w2, const float *b2, const float *x,
+                                   const float *skip, float *y, float *s, float *g, float alpha, unsigned pixels, unsigned rows, Gate gate) {
+    extern __shared__ float means[];
+    __shared__ float room[256];
+    float *inner = means + gate.c, *open = inner + gate.hidden;
+    const unsigned n = blockIdx.y, c = gate.c;
+    gate_fprop({partial, w0, b0, w2, b2, nullptr, nullptr}, n, gate, means, inner, room, [&](unsigned k, float v) { open[k] = v; });
     __syncthreads();
-    for (unsigned j = threadIdx.x / 32; j < hidden; j += blockDim.x / 32) {
-        float sum = 0.0f;
-        for (unsigned k = lane; k < c; k += 32) sum += slopes[k] * w2[j * c + k];
-        sum = warp_sum(sum);
-        if (lane == 0) {
-            inner[j] = s[n * hidden + j] > 0.0f ? sum : 0.0f;
-            ds[n * hidden + j] = inner[j];
-        }
+    if (blockIdx.x == 0) {
+        for (unsigned k = threadIdx.x; k < c; k += blockDim.x) g[n * c + k] = open[k];
+        for (unsigned j = threadIdx.x; j < gate.hidden; j += blockDim.x) s[n * gate.hidden + j] = inner[j];
     }
-    __syncthreads();
-    for (unsigned k = threadIdx.x; k < c; k += blockDim.x) {
-        float sum = 0.0f;
-        for (unsigned j = 0; j < hidden; ++j) sum += inner[j] * w0[k * hidden + j];
-        mean[n * c + k] = sum / gate.pixels;
+    const unsigned fours = c / 4, step = blockDim.x / fours, column = threadIdx.x % fours;
+    if (threadIdx.x / fours >= step) return;
+    Pack<4> factor;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) factor.v[j] = alpha * open[column * 4 + j];
+    const unsigned last = min(blockIdx.x * rows + rows, pixels);
+#pragma unroll 4
+    for (unsigned row = blockIdx.x * rows + threadIdx.x / fours; row < last; row += step) {
+        const unsigned at = (n * pixels + row) * fours + column;
+        const Pack<4> inside = load<4>(x, at);
+        Pack<4> sum = load<4>(skip, at);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum.v[j] += factor.v[j] * inside.v[j];
+        store<4>(y, at, sum);
     }
 }
 

@@ -93,7 +93,7 @@ const FLOORS: [Floors; 6] = [
 ];
 
 /// The kernels that multiply: everything else is elementwise or a reduction.
-const PRODUCTS: [&str; 8] = [
+const PRODUCTS: [&str; 10] = [
     "conv2d_fprop",
     "conv2d_dgrad",
     "dwconv_fprop",
@@ -102,6 +102,8 @@ const PRODUCTS: [&str; 8] = [
     "linear_dgrad",
     "mbconv_fprop",
     "mbconv_dgrad",
+    "residual_cell_fprop",
+    "residual_cell_dgrad",
 ];
 
 fn multiplies(launch: &&Launch) -> bool {

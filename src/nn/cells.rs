@@ -1,6 +1,6 @@
 //! Residual cells of all families (SPEC section 1): `skip + 0.1 * SE(branch)`.
 
-use super::conv::{Conv, squeeze_excite_layer};
+use super::conv::{Conv, gate_weights, squeeze_excite_layer};
 use super::{Mode, Module};
 use crate::config::Arch;
 use crate::ops::batch_norm::Activation;
@@ -10,6 +10,7 @@ use crate::ops::layout::{concat, reshape};
 use crate::ops::linear::linear;
 use crate::ops::mbconv::{MbconvWeights, mbconv_eval};
 use crate::ops::resample::{bilinear2, nearest2};
+use crate::ops::residual_cell::residual_cell;
 use crate::ops::unary::{Function, swish, unary};
 use crate::ops::{Recorder, Var};
 
@@ -197,6 +198,14 @@ pub fn primitive_cell(
 fn cell(module: &Module<'_, '_>, x: Var, ops: &[Primitive], stride: Stride, use_se: bool) -> Var {
     let tape = module.tape();
     let cout = stride.channels(tape.shape(x).last());
+    if let ([op], Stride::Same, true, false) = (ops, stride, use_se, module.net.traced)
+        && let Some((hidden, kernel)) = folds(module, *op, stride)
+    {
+        let place = module.sub("_ops.0").sub("conv");
+        let weights = folded(&place, cout, hidden * cout, kernel, stride, cout);
+        let gate = gate_weights(&module.sub("se"), cout);
+        return module.label(|| residual_cell(tape, x, weights, gate, BRANCH));
+    }
     let skip = match stride {
         Stride::Same => x,
         Stride::Down => factorized_reduce(&module.sub("skip"), x, cout),
@@ -288,13 +297,14 @@ fn mbconv(
     let hidden = cin * expand;
     let first = usize::from(stride == Stride::Up);
     let at = |i: usize| module.sub(first + i);
-    let fusable = module.net.mode == Mode::Eval
-        && tape.fused()
-        && groups.is_none()
-        && kernel == 5
-        && stride != Stride::Down;
-    if fusable {
-        return mbconv_fused(module, x, hidden, kernel, stride, cout);
+    let op = Primitive::Mbconv {
+        expand,
+        kernel,
+        groups,
+    };
+    if let Some((hidden, kernel)) = folds(module, op, stride) {
+        let weights = folded(module, cin, hidden * cin, kernel, stride, cout);
+        return module.label(|| mbconv_eval(tape, x, weights, stride == Stride::Up));
     }
     let x = if stride == Stride::Up {
         module.label(|| nearest2(tape, x))
@@ -322,20 +332,33 @@ fn mbconv(
     at(4).sub("bn").batch_norm(h, Activation::None)
 }
 
-/// The same in evaluation mode with its four batch norms folded into the weights, as one op.
+/// Expansion factor and window of an inverted residual whose batch norms can be folded into its weights, as one op.
+fn folds(module: &Module<'_, '_>, op: Primitive, stride: Stride) -> Option<(usize, usize)> {
+    let Primitive::Mbconv {
+        expand,
+        kernel: 5,
+        groups: None,
+    } = op
+    else {
+        return None;
+    };
+    let folds = module.net.mode == Mode::Eval && module.tape().fused() && stride != Stride::Down;
+    folds.then_some((expand, 5))
+}
+
+/// The weights of an inverted residual in evaluation mode, its four batch norms folded in.
 ///
 /// With `y = s x + t` for each batch norm, the expansion's weight becomes `s0 w1 s1` and its bias `(t0 w1) s1 + t1`; the
 /// depthwise weight `w s2`, bias `t2`; the projection's weight `w2 s3`, bias `t3`. Folding holds per parameter version.
-fn mbconv_fused(
+fn folded(
     module: &Module<'_, '_>,
-    x: Var,
+    cin: usize,
     hidden: usize,
     kernel: usize,
     stride: Stride,
     cout: usize,
-) -> Var {
+) -> MbconvWeights {
     let tape = module.tape();
-    let cin = tape.shape(x).last();
     let first = usize::from(stride == Stride::Up);
     let at = |i: usize| module.sub(first + i);
     let fold = |place: Module<'_, '_>, channels: usize| place.batch_norm_folded(channels);
@@ -351,15 +374,14 @@ fn mbconv_fused(
         let w2 = reshape(tape, w2, [hidden, cout]);
         let shifted = linear(tape, reshape(tape, t0, [1, cin]), w1, None);
         let b1 = add(tape, mul(tape, reshape(tape, shifted, [hidden]), s1), t1);
-        let weights = MbconvWeights {
+        MbconvWeights {
             w1: mul(tape, mul(tape, w1, reshape(tape, s0, [cin, 1])), s1),
             b1,
             dw: mul(tape, dw, s2),
             b_dw: t2,
             w2: mul(tape, w2, s3),
             b2: t3,
-        };
-        mbconv_eval(tape, x, weights, stride == Stride::Up)
+        }
     })
 }
 

@@ -5,6 +5,7 @@ use super::params::{Init, Role};
 use crate::ops::conv2d::{Geometry, conv2d};
 use crate::ops::data_init::data_init;
 use crate::ops::dwconv::dwconv;
+use crate::ops::residual_cell::GateWeights;
 use crate::ops::squeeze_excite::squeeze_excite;
 use crate::ops::weight_norm::{normalized, weight_norm};
 use crate::ops::{Recorder, Var};
@@ -162,13 +163,18 @@ impl Module<'_, '_> {
     }
 }
 
+/// The two layers of squeeze-and-excite for `c` channels.
+pub fn gate_weights(module: &Module<'_, '_>, c: usize) -> GateWeights {
+    let units = (c / 16).max(4);
+    let (w0, b0) = module.sub("se.0").linear_params(c, units);
+    let (w2, b2) = module.sub("se.2").linear_params(units, c);
+    GateWeights { w0, b0, w2, b2 }
+}
+
 /// Squeeze-excite of `[n, h, w, c]` added to a skip: `skip + alpha * se(x)` (keys `se.0.*`, `se.2.*` below this place).
 pub fn squeeze_excite_layer(module: &Module<'_, '_>, x: Var, skip: Var, alpha: f64) -> Var {
     let tape = module.tape();
-    let c = tape.shape(x).last();
-    let hidden = (c / 16).max(4);
-    let (w0, b0) = module.sub("se.0").linear_params(c, hidden);
-    let (w2, b2) = module.sub("se.2").linear_params(hidden, c);
+    let GateWeights { w0, b0, w2, b2 } = gate_weights(module, tape.shape(x).last());
     module.label(|| {
         if module.net.traced {
             module.trace(&[x], squeeze_excite(tape, x, w0, b0, w2, b2, None));

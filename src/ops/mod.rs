@@ -34,6 +34,7 @@ pub mod optim;
 pub mod reduce;
 pub mod registry;
 pub mod resample;
+pub mod residual_cell;
 pub mod spectral;
 pub mod squeeze_excite;
 pub mod state;

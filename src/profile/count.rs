@@ -293,7 +293,7 @@ fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Pack
 fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f64 {
     let name = launch.kernel.name();
     let multiplies = match precision {
-        Precision::F32 => ["conv2d_", "linear_", "mbconv_"]
+        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_cell_"]
             .iter()
             .any(|p| name.starts_with(p)),
         _ => (kernel.launches.iter()).any(|l| l.module.ends_with(precision.suffix())),
@@ -301,20 +301,22 @@ fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f6
     if !multiplies {
         return 0.0;
     }
-    let bottleneck = match name {
-        "mbconv_fprop" => Some((launch.inputs[0].shape, launch.outputs[0].shape)),
-        "mbconv_dgrad" => Some((launch.inputs[1].shape, launch.inputs[0].shape)),
-        _ => None,
+    let of = |x: usize| launch.inputs[x].shape;
+    // x, y, and the first layer of the squeeze-and-excite that counts in the cost.
+    let (x, y, gate) = match name {
+        "mbconv_fprop" => (of(0), launch.outputs[0].shape, None),
+        "mbconv_dgrad" => (of(1), of(0), None),
+        "residual_cell_fprop" => (of(0), of(0), Some(of(2))),
+        "residual_cell_dgrad" => (of(1), of(1), Some(of(4))),
+        _ => return launch.cost.flops,
     };
-    let Some((x, y)) = bottleneck else {
-        return launch.cost.flops;
-    };
+    let gate = gate.map_or(0.0, |w0| crate::ops::squeeze_excite::flops(x, w0));
     // The hidden channels follow from the cost, which is linear in them: see `ops::mbconv`.
     let activation = crate::ops::ACTIVATION_FLOPS;
     let (inner, outer) = (x.rows() as f64, y.rows() as f64);
     let products = 2.0 * (inner * x.last() as f64 + outer * y.last() as f64);
     let others = inner * activation + outer * (2.0 * 25.0 + activation);
-    launch.cost.flops * products / (products + others)
+    (launch.cost.flops - gate) * products / (products + others)
 }
 
 /// Whether a node belongs to a residual cell, forward or backward.

@@ -180,8 +180,35 @@ impl GpuLaunch {
     pub fn input_or_null(self, index: Option<usize>) -> Self {
         match index {
             Some(index) => self.input(index),
-            None => self.arg(Arg::Null),
+            None => self.null(),
         }
+    }
+
+    /// The null address: a tensor that is not there.
+    pub fn null(self) -> Self {
+        self.arg(Arg::Null)
+    }
+
+    /// The same launch on other tensors: `place` tells where each tensor's elements begin.
+    pub fn placed(mut self, place: impl Fn(Tensor) -> (Tensor, usize)) -> Self {
+        let moved = |tensor: Tensor, offset: usize| {
+            let (tensor, base) = place(tensor);
+            (tensor, base + offset)
+        };
+        for arg in &mut self.args {
+            match arg {
+                Arg::Address(tensor, offset) => (*tensor, *offset) = moved(*tensor, *offset),
+                Arg::Table(words) => {
+                    for word in words {
+                        if let Word::Address(tensor, offset) = word {
+                            (*tensor, *offset) = moved(*tensor, *offset);
+                        }
+                    }
+                }
+                Arg::Value(_) | Arg::Noise | Arg::Null => {}
+            }
+        }
+        self
     }
 
     /// The address of an output.

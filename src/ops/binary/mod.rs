@@ -62,6 +62,14 @@ pub fn combine(r: &dyn Recorder, alpha: f64, a: Var, beta: f64, b: Var) -> Var {
     record1(r, Binary(Function::Combine { alpha, beta }), &[a, b])
 }
 
+/// `a + b` as an op, for those that are made of others.
+pub(super) fn sum() -> impl Op {
+    Binary(Function::Combine {
+        alpha: 1.0,
+        beta: 1.0,
+    })
+}
+
 /// `a + b`.
 pub fn add(r: &dyn Recorder, a: Var, b: Var) -> Var {
     combine(r, 1.0, a, 1.0, b)

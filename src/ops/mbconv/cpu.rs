@@ -25,7 +25,7 @@ fn without_images(c: &Channels) -> MbConvGeometry {
 }
 
 /// Elements of the packed weights: room for the layout of each device as well as for the weights one after the other.
-pub(super) fn packed_len(c: &Channels) -> usize {
+pub(in crate::ops) fn packed_len(c: &Channels) -> usize {
     mbconv::packed_len(&without_images(c))
         .max(c.weights())
         .max(super::cuda::packed_len(c))
@@ -66,8 +66,25 @@ pub(super) fn dgrad_workspace(op: &Fprop, x: Shape) -> usize {
 }
 
 pub(super) fn dgrad(op: &Fprop, io: &mut Io<'_, f32>) {
-    let g = describe(&op.channels, io.input_shape(1), op.upsample);
     let [dy, x, packed] = [0, 1, 2].map(|i| io.input(i));
+    let shape = io.input_shape(1);
     let dx = &mut *io.outputs[0].0;
-    mbconv::backward(&g, x, packed, dy, dx, Epilogue::default(), io.workspace);
+    dgrad_plus(op, shape, [dy, x, packed], None, dx, io.workspace);
+}
+
+/// `dx` of `(dy, x, packed)`, plus a tensor of its shape; `shape` is that of `x`.
+pub(in crate::ops) fn dgrad_plus(
+    op: &Fprop,
+    shape: Shape,
+    [dy, x, packed]: [&[f32]; 3],
+    residual: Option<&[f32]>,
+    dx: &mut [f32],
+    workspace: &mut [f32],
+) {
+    let g = describe(&op.channels, shape, op.upsample);
+    let epilogue = Epilogue {
+        residual,
+        ..Epilogue::default()
+    };
+    mbconv::backward(&g, x, packed, dy, dx, epilogue, workspace);
 }

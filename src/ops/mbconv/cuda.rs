@@ -42,7 +42,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn new(c: &Channels) -> Self {
+    pub(super) fn new(c: &Channels) -> Self {
         let halves = |size: usize| if fused::takes(c) { size / 2 } else { 0 };
         let mut len = 0;
         let mut next = |size: usize| {
@@ -191,7 +191,8 @@ impl<'a> Bottleneck<'a> {
 
 pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[0], Direction::Fprop) {
-        return fused.launch(1, &Layout::new(&op.channels));
+        let [x, y] = [(Tensor::Input(0), 0), (Tensor::Output(0), 0)];
+        return fused.fprop(op, Tensor::Input(1), x, y, None).into();
     }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[0], 1);
     let project = Forward {
@@ -218,7 +219,9 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
 /// Computes what stands before each swish again, then goes back through it; each gradient takes the place of what its slope was read from.
 pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[1], Direction::Dgrad) {
-        return fused.launch(2, &Layout::new(&op.channels));
+        let tensors = [Tensor::Input(0), Tensor::Input(1), Tensor::Output(0)];
+        let tensors = tensors.map(|tensor| (tensor, 0));
+        return fused.dgrad(op, Tensor::Input(2), tensors, None).into();
     }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[1], 2);
     let project = Backward {

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Channels, Fprop};
-use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Precision, Tensor};
+use crate::ops::conv2d::cuda::Operand;
+use crate::program::gpu::{GpuContext, GpuLaunch, Precision, Tensor};
 use crate::tensor::Shape;
 
 /// As in the kernel: pixels of a tile, window, hidden channels of a slice forward and backward, elements between rows.
@@ -17,7 +18,7 @@ const PAD: usize = 8;
 const WIDTHS: [usize; 3] = [64, 128, 256];
 
 /// As the kernels take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 struct Cell {
     h: i32,
@@ -29,11 +30,27 @@ struct Cell {
     columns: i32,
     near_room: i32,
     far_room: i32,
+    alpha: f32,
+    units: i32,
+    slices: i32,
+}
+
+/// Squeeze-and-excite around the input gradient, as the kernel's head has it: `partial` holds `slices` sums of `dy y`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) struct Around {
+    pub partial: Operand,
+    pub slices: usize,
+    pub w0: Operand,
+    pub w2: Operand,
+    pub s: Operand,
+    pub g: Operand,
+    pub alpha: f64,
+    pub units: usize,
 }
 
 /// Which of the two kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(in crate::ops) enum Direction {
     /// `y` from `(x, packed)`.
     Fprop,
     /// `dx` from `(dy, x, packed)`.
@@ -41,10 +58,10 @@ pub(super) enum Direction {
 }
 
 /// A launch that fits the GPU.
-pub(super) struct Fused {
-    direction: Direction,
+pub(in crate::ops) struct Fused {
     cell: Cell,
     width: usize,
+    tiles: usize,
     blocks: usize,
     shared: usize,
 }
@@ -101,8 +118,8 @@ impl Fused {
         let window = (WINDOW * WINDOW + 2) * slice * size_of::<f32>();
         let shared = window + elements * size_of::<u16>();
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
+        let tiles = h.div_ceil(rows) * w.div_ceil(columns);
         (shared <= cx.shared).then(|| Fused {
-            direction,
             cell: Cell {
                 h: int(h),
                 w: int(w),
@@ -113,32 +130,84 @@ impl Fused {
                 columns: int(columns),
                 near_room: int(near),
                 far_room: int(far),
+                alpha: 0.0,
+                units: 0,
+                slices: 0,
             },
             width,
-            blocks: x[0] * h.div_ceil(rows) * w.div_ceil(columns),
+            tiles,
+            blocks: x[0] * tiles,
             shared,
         })
     }
 
-    /// The launch, with the weights where `at` has them in the packed tensor.
-    pub fn launch(&self, packed: usize, at: &super::cuda::Layout) -> GpuKernel {
-        let (name, inputs) = match self.direction {
-            Direction::Fprop => ("fprop", &[0][..]),
-            Direction::Dgrad => ("dgrad", &[0, 1][..]),
-        };
-        let weight = |launch: GpuLaunch, offset| launch.address(Tensor::Input(packed), offset);
-        let launch = GpuLaunch::new("mbconv_bf16", format!("mbconv_{name}_bf16_n{}", self.width))
+    /// Slices of the partial sums that the forward kernel leaves.
+    pub fn slices(&self) -> usize {
+        2 * self.tiles
+    }
+
+    fn begin(&self, name: &str) -> GpuLaunch {
+        GpuLaunch::new("mbconv_bf16", format!("mbconv_{name}_bf16_n{}", self.width))
             .blocks(self.blocks)
-            .shared(self.shared);
-        let launch = inputs.iter().fold(launch, |l, i| l.input(*i));
-        let launch = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16]
-            .into_iter()
-            .fold(launch, weight);
-        let launch = match self.direction {
-            Direction::Fprop => weight(launch, at.b2),
-            Direction::Dgrad => launch,
+            .shared(self.shared)
+    }
+
+    /// `y` from `x` and the weights at the beginning of `packed`, and the partial sums of `y` where there is a place for them.
+    pub fn fprop(
+        &self,
+        op: &Fprop,
+        packed: Tensor,
+        x: Operand,
+        y: Operand,
+        partial: Option<Operand>,
+    ) -> GpuLaunch {
+        let at = super::cuda::Layout::new(&op.channels);
+        let weights = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16, at.b2];
+        let launch = self.begin("fprop").address(x.0, x.1);
+        let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
+        let launch = launch.address(y.0, y.1);
+        match partial {
+            Some((tensor, at)) => launch.address(tensor, at),
+            None => launch.null(),
+        }
+        .value(self.cell)
+    }
+
+    /// `dx` from `dy`, `x` and the weights; with squeeze-and-excite around it, of the whole cell.
+    pub fn dgrad(
+        &self,
+        op: &Fprop,
+        packed: Tensor,
+        [dy, x, dx]: [Operand; 3],
+        around: Option<Around>,
+    ) -> GpuLaunch {
+        let at = super::cuda::Layout::new(&op.channels);
+        let weights = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16];
+        let operands = |launch: GpuLaunch, operands: &[Operand]| {
+            (operands.iter()).fold(launch, |l, (tensor, at)| l.address(*tensor, *at))
         };
-        launch.output(0).value(self.cell).into()
+        let launch = operands(self.begin("dgrad"), &[dy, x]);
+        let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
+        let launch = operands(launch, &[dx]);
+        match around {
+            Some(a) => {
+                let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
+                let cell = Cell {
+                    alpha: a.alpha as f32,
+                    units: int(a.units),
+                    slices: int(a.slices),
+                    ..self.cell
+                };
+                operands(launch, &[a.partial, a.w0, a.w2, a.s, a.g]).value(cell)
+            }
+            None => (0..5).fold(launch, |l, _| l.null()).value(self.cell),
+        }
+    }
+
+    /// Whether the gradient's kernel has room for a gate of so many hidden units.
+    pub fn takes_units(&self, units: usize) -> bool {
+        let room = TILE * (BACKWARD + PAD) * size_of::<u16>() / size_of::<f32>();
+        2 * self.width + units <= room
     }
 }
 

@@ -8,10 +8,10 @@
 //! parts one by one.
 
 pub mod cases;
-mod cpu;
+pub(super) mod cpu;
 mod cuda;
 mod fold;
-mod fused;
+pub(in crate::ops) mod fused;
 mod reference;
 
 pub use fold::{RawWeights, fold};
@@ -48,11 +48,11 @@ pub struct MbconvWeights {
 
 /// The extents that all kernels of a bottleneck share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Channels {
-    ci: usize,
-    hidden: usize,
-    k: usize,
-    co: usize,
+pub(super) struct Channels {
+    pub ci: usize,
+    pub hidden: usize,
+    pub k: usize,
+    pub co: usize,
 }
 
 impl Channels {
@@ -75,20 +75,26 @@ struct Pack(Channels);
 
 /// `y` from `(x, packed weights)`.
 #[derive(Clone, Copy, Debug)]
-struct Fprop {
-    channels: Channels,
-    upsample: bool,
+pub(super) struct Fprop {
+    pub channels: Channels,
+    pub upsample: bool,
 }
 
 /// `dx` from `(dy, x, packed weights)`.
 #[derive(Clone, Copy, Debug)]
-struct Dgrad(Fprop);
+pub(super) struct Dgrad(pub Fprop);
 
 /// The bottleneck; with `upsample` every pixel of `x` stands for four.
 ///
 /// # Panics
 /// If the weights do not fit each other.
 pub fn mbconv_eval(r: &dyn Recorder, x: Var, weights: MbconvWeights, upsample: bool) -> Var {
+    let (channels, packed) = pack(r, weights);
+    record1(r, Fprop { channels, upsample }, &[x, packed])
+}
+
+/// The weights as one tensor, and their extents.
+pub(super) fn pack(r: &dyn Recorder, weights: MbconvWeights) -> (Channels, Var) {
     let MbconvWeights {
         w1,
         b1,
@@ -99,13 +105,13 @@ pub fn mbconv_eval(r: &dyn Recorder, x: Var, weights: MbconvWeights, upsample: b
     } = weights;
     let [expand, window] = [w1, dw].map(|v| r.shape(v));
     let channels = Channels {
-        ci: r.shape(x).last(),
+        ci: expand.dims()[0],
         hidden: expand.last(),
         k: window.dims()[0],
         co: r.shape(b2).len(),
     };
     let packed = record1(r, Pack(channels), &[w1, b1, dw, b_dw, w2, b2]);
-    record1(r, Fprop { channels, upsample }, &[x, packed])
+    (channels, packed)
 }
 
 impl Fprop {

@@ -5,8 +5,9 @@ use bytemuck::{Pod, Zeroable};
 use super::Fprop;
 use super::dgrad::Dgrad;
 use crate::ops::Shapes;
+use crate::ops::conv2d::cuda::Operand;
 use crate::ops::reduce::Columns;
-use crate::program::gpu::{GpuKernel, GpuLaunch};
+use crate::program::gpu::{GpuKernel, GpuLaunch, THREADS, Tensor};
 use crate::tensor::Shape;
 
 const MODULE: &str = "squeeze_excite";
@@ -85,12 +86,8 @@ pub(super) fn dgrad(op: &Dgrad, shapes: Shapes<'_>) -> GpuKernel {
     let x = shapes.inputs[1];
     let plan = Plan::new(x, shapes.inputs[4][1]);
     let mean = plan.partial();
-    let sums = (plan.sums)
-        .launch(MODULE, "squeeze_excite_dgrad_f32_sums")
-        .input(0)
-        .input(1)
-        .workspace(0)
-        .value(plan.sums.argument());
+    let operands = [Tensor::Input(0), Tensor::Input(1), Tensor::Workspace];
+    let (sums, _) = dgrad_sums(x, operands.map(|tensor| (tensor, 0)));
     let gate = plan.gate("squeeze_excite_dgrad_f32_gate");
     let gate = (2..6).fold(gate, GpuLaunch::input);
     let gate = gate
@@ -107,6 +104,67 @@ pub(super) fn dgrad(op: &Dgrad, shapes: Shapes<'_>) -> GpuKernel {
         .real(op.alpha)
         .value(plan.map.argument());
     GpuKernel::new(vec![sums, gate, excite], mean + x[0] * x[3])
+}
+
+/// What [`gated`] reads and writes, in the kernel's order.
+pub(in crate::ops) struct Gated {
+    /// Sums of slices of `x`: `[slices, n, c]`.
+    pub partial: Operand,
+    /// `w0, b0, w2, b2`.
+    pub weights: [Operand; 4],
+    pub x: Operand,
+    pub skip: Operand,
+    pub y: Operand,
+    pub s: Operand,
+    pub g: Operand,
+}
+
+/// Pixels of a piece of an image, at least.
+const PIECE: usize = 64;
+/// The most channels that [`gated`] takes; they come in fours.
+const GATED_CHANNELS: usize = 4 * THREADS as usize;
+
+/// `y`, `s` and `g` from the sums of `slices` in one launch.
+///
+/// # Panics
+/// If the channels are no multiple of 4 or more than 1,024.
+pub(in crate::ops) fn gated(
+    shape: Shape,
+    hidden: usize,
+    slices: usize,
+    alpha: f64,
+    of: Gated,
+) -> GpuLaunch {
+    let (n, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
+    assert!(c.is_multiple_of(4) && c <= GATED_CHANNELS, "{c} channels");
+    let gate = Gate {
+        slices: u32::try_from(slices).expect("an image has fewer than 2^32 slices"),
+        ..Plan::new(shape, hidden).gate
+    };
+    let [w0, b0, w2, b2] = of.weights;
+    let operands = [of.partial, w0, b0, w2, b2, of.x, of.skip, of.y, of.s, of.g];
+    let launch = GpuLaunch::new(MODULE, "squeeze_excite_fprop_f32_gated")
+        .grid([pixels.div_ceil(PIECE), n, 1])
+        .shared((2 * c + hidden) * size_of::<f32>());
+    (operands.into_iter())
+        .fold(launch, |l, (tensor, at)| l.address(tensor, at))
+        .real(alpha)
+        .count(pixels)
+        .count(PIECE)
+        .value(gate)
+}
+
+/// The launch that leaves sums of `dy x` for slices of the pixels of images of this shape, and how many slices there are.
+pub(in crate::ops) fn dgrad_sums(
+    shape: Shape,
+    [dy, x, partial]: [Operand; 3],
+) -> (GpuLaunch, usize) {
+    let sums = Columns::sums(shape[0], shape[1] * shape[2], shape[3]);
+    let launch = sums.launch(MODULE, "squeeze_excite_dgrad_f32_sums");
+    let launch = [dy, x, partial]
+        .into_iter()
+        .fold(launch, |l, (tensor, at)| l.address(tensor, at));
+    (launch.value(sums.argument()), sums.slices)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::tensor::Shape;
 ///
 /// `dg[n, c] = g (1 - g) * alpha * sum over h, w of dy x`, `ds = [s > 0] (dg w2^T)`, `dx = alpha dy g + ds w0^T / (h w)`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dgrad {
+pub(in crate::ops) struct Dgrad {
     pub alpha: f64,
 }
 
@@ -79,7 +79,7 @@ impl Op for Dgrad {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         let (x, w0) = (shapes.inputs[1], shapes.inputs[2]);
         Cost {
-            flops: 4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64,
+            flops: super::flops(x, w0),
             bytes: compulsory_bytes(shapes),
         }
     }

@@ -7,8 +7,8 @@
 
 pub mod cases;
 mod cpu;
-mod cuda;
-mod dgrad;
+pub(super) mod cuda;
+pub(super) mod dgrad;
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ pub const KERNELS: &[&str] = &[Fprop::NAME, Dgrad::NAME];
 
 /// `(y, p, s, g)` from `(x, w0, b0, w2, b2[, skip])`.
 #[derive(Clone, Copy, Debug)]
-struct Fprop {
+pub(super) struct Fprop {
     /// The factor of the branch; 1 without a skip.
-    alpha: f64,
-    skip: bool,
+    pub alpha: f64,
+    pub skip: bool,
 }
 
 /// `se(x)`, or `skip + alpha * se(x)`.
@@ -53,6 +53,11 @@ pub fn squeeze_excite(
         .chain(skip.map(|(v, _)| v))
         .collect();
     r.record(Arc::new(op), &inputs, &[])[0]
+}
+
+/// FLOPs of one direction for images `x` and a first layer `w0`.
+pub(crate) fn flops(x: Shape, w0: Shape) -> f64 {
+    4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64
 }
 
 /// The mean over the pixels of each image: `p [n, c]`.
@@ -158,7 +163,7 @@ impl Op for Fprop {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         let (x, w0) = (shapes.inputs[0], shapes.inputs[1]);
         Cost {
-            flops: 4.0 * x.len() as f64 + 4.0 * (x[0] * w0.len()) as f64,
+            flops: flops(x, w0),
             bytes: compulsory_bytes(shapes),
         }
     }

@@ -1,0 +1,63 @@
+//! The table of cases.
+
+use super::{GateWeights, residual_cell};
+use crate::ops::mbconv::MbconvWeights;
+use crate::ops::testing::{Case, input};
+
+/// `(x, hidden, units)`: odd channel counts, images smaller than the window, and for kernels that keep the hidden channels on the chip one
+/// tile and several of them, hanging over the border, at every width of sums.
+const ROWS: [([usize; 4], usize, usize); 8] = [
+    ([2, 7, 5, 3], 6, 4),
+    ([2, 1, 1, 4], 9, 1),
+    ([1, 4, 6, 5], 17, 4),
+    ([2, 9, 8, 12], 36, 4),
+    ([2, 5, 4, 16], 32, 4),
+    ([2, 9, 17, 48], 32, 5),
+    ([2, 16, 6, 80], 32, 5),
+    ([1, 9, 16, 144], 32, 9),
+];
+
+/// Value and input gradient; the weights have none.
+pub fn cases() -> Vec<Case> {
+    ROWS.into_iter()
+        .map(|(x, hidden, units)| {
+            let c = x[3];
+            // Away from the ReLU's kink, where central differences mean nothing.
+            let sides: Vec<f64> = (0..units)
+                .map(|j| if j % 2 == 0 { 20.0 } else { -20.0 })
+                .collect();
+            let tensors = vec![
+                input(x),
+                input([c, hidden]).within(-1.0, 1.0).fixed(),
+                input([hidden]).fixed(),
+                input([5, 5, hidden]).within(-0.5, 0.5).fixed(),
+                input([hidden]).fixed(),
+                input([hidden, c]).within(-0.5, 0.5).fixed(),
+                input([c]).fixed(),
+                input([c, units]).within(-0.2, 0.2).fixed(),
+                input([units]).values(&sides).fixed(),
+                input([units, c]).within(-0.1, 0.1).fixed(),
+                input([c]).fixed(),
+            ];
+            let name = format!("{x:?}, {hidden} hidden, {units} units");
+            Case::new(name, tensors, |r, v| {
+                let weights = MbconvWeights {
+                    w1: v[1],
+                    b1: v[2],
+                    dw: v[3],
+                    b_dw: v[4],
+                    w2: v[5],
+                    b2: v[6],
+                };
+                let gate = GateWeights {
+                    w0: v[7],
+                    b0: v[8],
+                    w2: v[9],
+                    b2: v[10],
+                };
+                // A factor at which an error in the branch shows.
+                vec![residual_cell(r, v[0], weights, gate, 0.5)]
+            })
+        })
+        .collect()
+}
