@@ -3,29 +3,32 @@
 //   a = swish(x w1 + b1)    d = swish(dwconv(a) + b_dw)    y = d w2 + b2
 //   dx = (swish'(x w1 + b1) * dwconv'(swish'(dwconv(a) + b_dw) * (dy w2'))) w1'
 //
-//   mbconv_fprop_bf16_n<N>(x, w1, b1, dw, b_dw, w2, b2, y, partial, cell)
-//   mbconv_dgrad_bf16_n<N>(dy, x, w1, b1, dw, b_dw, w2, dx, partial, v0, v2, s, g, cell)
+//   mbconv_fprop_bf16_n<N>(x, w1, b1, dw, b_dw, w2, b2, y, kept, partial, cell)
+//   mbconv_dgrad_bf16_n<N>(dy, kept, w1, dw, b_dw, w2, dx, partial, v0, v2, s, g, cell)
 //   mbconv_pack_bf16(from, to, count)                                  w1 and w2 rounded to bf16, 8 numbers a thread
 //
 // x, dx [n, h, w, ci], y, dy [n, h, w, co] in f32; w1 [ci, hidden], w2 [hidden, co] in bf16; dw [5, 5, hidden], b1, b_dw [hidden], b2 [co]
 // in f32. ci and co are multiples of 16, hidden of 32; N = 64, 128 or 256 is at least co forward and ci backward. Factors of products are
-// bf16, sums f32, a and d are kept as bf16.
+// bf16, sums f32, a and d are rounded to bf16. kept [n, h, w, hidden] in bf16 is x w1 + b1: the forward launch leaves it for the gradient,
+// unless it is null.
 //
 // In a residual cell the launches do what squeeze-and-excite needs of y and dy while they have them (squeeze_excite.cuh). Forward,
 // partial[slice, n, co] = sums of y over 64 pixels, two slices a tile. Backward, dy is the gradient of x + alpha y g: every block makes
 // the gradient of its image's gate out of partial [slices, n, co] = sums of dy y, the weights v0 and v2, and s and g, takes alpha dy g +
 // mean for the gradient of y, and adds dy to dx. partial is null where there is no cell around.
 //
-// A block makes 128 pixels of one image. It holds x around them (and dy) in shared memory, walks along `hidden` in slices, and adds each
-// slice's product to 128 x N sums in registers. Around the tile lie pixels that its neighbours make too: 2 on each side that is not the
-// image's border, backward 4 of x and 2 of dy. The cell of the published CIFAR-10 model (16x16 pixels, 256 channels, hidden 1,536) is
-// two tiles of 8x16: forward 1.25 + 1 products for 1 + 1, backward 1.5 + 1.25 + 1 for 1 + 1 (of which 1 is recomputation).
-// Limit: shared memory and matrix units together. Forward a slice of 32 takes 10 m-tiles x 16 k-steps x (1 + 2) + 8 warps x 2 x (4 + 4)
+// A block makes 128 pixels of one image. It holds x around them (backward dy) in shared memory, walks along `hidden` in slices of 32, and
+// adds each slice's product to 128 x N sums in registers. Around the tile lie pixels that its neighbours make too: 2 on each side that is not
+// the image's border, backward 4 of `kept`. The cell of the published CIFAR-10 model (16x16 pixels, 256 channels, hidden 1,536) is
+// two tiles of 8x16: forward 1.25 + 1 products for 1 + 1, backward 1.25 + 1 for 1 + 1. Keeping the expansion costs 0.8 MB written and read
+// for an image of it, at 4.3 TB/s 0.4 us, and saves 1.5 products of 0.25 us, x in shared memory (99 KB), and half of the tanh.
+// Limit: shared memory and matrix units together. Forward a slice takes 10 m-tiles x 16 k-steps x (1 + 2) + 8 warps x 2 x (4 + 4)
 // ldmatrix.x4 of 4 cycles each = 2,400 cycles, 1,152 mma = 1,150 cycles of a multiprocessor at the rate of wgmma, 400 k multiply-adds of the
-// depthwise window = 800 and 9,200 tanh = 580. Device memory: x and y (dy, x and dx) once and, per block, 1.5 MB of weights out of L2.
+// depthwise window = 800 and 9,200 tanh = 580; backward the same products, two windows, 11,300 tanh. Device memory: x and y (dy and dx) and
+// `kept` once and, per block, 1.5 MB of weights out of L2.
 //
-// Weights come by cp.async while phases that do not read them run: w1 of the next slice during depthwise and projection, w2 during the
-// expansion, so that no second buffer is needed.
+// Weights and `kept` come by cp.async while phases that do not read them run: w1 of the next slice during depthwise and projection, w2 during
+// the expansion, so that no second buffer is needed.
 
 #include "mma.cuh"
 #include "squeeze_excite.cuh"
@@ -38,8 +41,7 @@
 // bf16 elements between the rows of a matrix in shared memory beyond its own: the eight rows that an ldmatrix reads lie on different banks.
 #define PAD 8
 // Hidden channels of a slice.
-#define FORWARD 32
-#define BACKWARD 16
+#define SLICE 32
 
 // By value; `Cell` in src/ops/mbconv/fused.rs. A tile is rows x columns = 128 pixels, rows a multiple of 8 and columns 8 or 16. Room: pixels
 // that shared memory has around a tile, at a distance of 2, and of 4; multiples of 16.
@@ -57,10 +59,14 @@ __device__ inline float sigmoid_fast(float x) {
     return fmaf(0.5f, t, 0.5f);
 }
 __device__ inline float swish_fast(float x) { return x * sigmoid_fast(x); }
-__device__ inline float swish_slope_fast(float x) {
-    const float s = sigmoid_fast(x);
-    return s * fmaf(x, 1.0f - s, 1.0f);
-}
+struct FastSwish {
+    float value, slope;
+    __device__ explicit FastSwish(float x) {
+        const float s = sigmoid_fast(x);
+        value = x * s;
+        slope = s * fmaf(x, 1.0f - s, 1.0f);
+    }
+};
 
 // The two halves of a word.
 __device__ inline float2 unpack(unsigned word) { return make_float2(__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)); }
@@ -103,6 +109,13 @@ struct Tile {
     }
 };
 
+// The place in the tile of a pixel of a region around it; -1 outside, and beyond the region.
+__device__ inline int inside_tile(const Cell &c, const Tile &tile, const Region &r, int pixel) {
+    const int row = r.top + pixel / r.width - tile.y, column = r.left + pixel % r.width - tile.x;
+    const bool inside = pixel < r.pixels() && row >= 0 && row < c.rows && column >= 0 && column < c.columns;
+    return inside ? row * c.columns + column : -1;
+}
+
 // factor[j] a + mean[j] in channels j to j + 3.
 __device__ inline float4 gated(float4 a, const float *factor, const float *mean, int j) {
     const float4 f = *reinterpret_cast<const float4 *>(factor + j), m = *reinterpret_cast<const float4 *>(mean + j);
@@ -113,21 +126,17 @@ __device__ inline float4 gated(float4 a, const float *factor, const float *mean,
 // `factor`, factor[j] of the data plus mean[j].
 __device__ inline void bring(bf16 *to, const float *__restrict__ data, const Cell &c, const Tile &tile, const Region &r, int channels,
                              const float *factor = nullptr, const float *mean = nullptr) {
-    const int eights = channels / 8, pixels = (r.pixels() + 15) / 16 * 16;
-    for (int i = threadIdx.x; i < pixels * eights; i += THREADS) {
-        const int pixel = i / eights, j = i % eights * 8;
-        uint4 packed = {};
+    const int fours = channels / 4, pixels = (r.pixels() + 15) / 16 * 16;
+    for (int i = threadIdx.x; i < pixels * fours; i += THREADS) {
+        const int pixel = i / fours, j = i % fours * 4;
+        uint2 packed = {};
         if (pixel < r.pixels()) {
             const int y = r.top + pixel / r.width, x = r.left + pixel % r.width;
-            const float4 *from = reinterpret_cast<const float4 *>(data + ((tile.image * c.h + y) * c.w + x) * channels + j);
-            float4 a = from[0], b = from[1];
-            if (factor) {
-                a = gated(a, factor, mean, j);
-                b = gated(b, factor, mean, j + 4);
-            }
-            packed = make_uint4(round_bf16(a.x, a.y), round_bf16(a.z, a.w), round_bf16(b.x, b.y), round_bf16(b.z, b.w));
+            float4 a = *reinterpret_cast<const float4 *>(data + ((tile.image * c.h + y) * c.w + x) * channels + j);
+            if (factor) a = gated(a, factor, mean, j);
+            packed = make_uint2(round_bf16(a.x, a.y), round_bf16(a.z, a.w));
         }
-        *reinterpret_cast<uint4 *>(to + pixel * (channels + PAD) + j) = packed;
+        *reinterpret_cast<uint2 *>(to + pixel * (channels + PAD) + j) = packed;
     }
 }
 
@@ -142,7 +151,7 @@ __device__ inline void copy_rows(void *to, int to_stride, const void *from, int 
     }
 }
 
-// What a slice of S hidden channels takes of dw, b1 and b_dw.
+// What a slice of S hidden channels takes of dw, b_dw and, forward, b1.
 template <int S>
 struct Window {
     float taps[TAPS * TAPS][S], expanded[S], mixed[S];
@@ -305,14 +314,15 @@ __device__ inline void product(float (&sums)[S / 8][4], const bf16 *a, int a_str
 
 template <int N>
 __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, const float *dw, const float *b_dw, const bf16 *w2,
-                             const float *b2, float *y, float *partial, const Cell &c) {
+                             const float *b2, float *y, bf16 *kept, float *partial, const Cell &c) {
     extern __shared__ uint4 room[];
-    const int S = FORWARD, STRIDE = S + PAD, x_stride = c.ci + PAD;
+    const int S = SLICE, STRIDE = S + PAD, x_stride = c.ci + PAD;
     Window<S> &window = *reinterpret_cast<Window<S> *>(room);
     bf16 *xs = reinterpret_cast<bf16 *>(&window + 1);   // [near_room][ci]
     bf16 *expanded = xs + c.near_room * x_stride;        // [near_room][S]
     bf16 *mixed = expanded + c.near_room * STRIDE;       // [128][S]
-    bf16 *w1s = mixed + TILE * STRIDE;                   // [ci][S]
+    bf16 *leaving = mixed + TILE * STRIDE;               // [128][S]: what is kept
+    bf16 *w1s = leaving + TILE * STRIDE;                 // [ci][S]
     bf16 *w2s = w1s + c.ci * STRIDE;                     // [S][N]
 
     const Tile tile(c);
@@ -345,18 +355,28 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
             float e[S / 8][4];
             product<S, false>(e, xs + i * 16 * x_stride, x_stride, w1s, STRIDE, c.ci);
 #pragma unroll
-            for (int j = 0; j < S / 8; ++j) {
-                const int channel = j * 8 + accumulator_column(lane);
-                const float bias[2] = {window.expanded[channel], window.expanded[channel + 1]};
+            for (int half = 0; half < 2; ++half) {
+                const int pixel = i * 16 + accumulator_row(lane, half), own_pixel = kept ? inside_tile(c, tile, near, pixel) : -1;
 #pragma unroll
-                for (int half = 0; half < 2; ++half)
-                    set_word(expanded + (i * 16 + accumulator_row(lane, half)) * STRIDE + channel,
-                             round_bf16(swish_fast(e[j][2 * half] + bias[0]), swish_fast(e[j][2 * half + 1] + bias[1])));
+                for (int j = 0; j < S / 8; ++j) {
+                    const int channel = j * 8 + accumulator_column(lane);
+                    const float one = e[j][2 * half] + window.expanded[channel], two = e[j][2 * half + 1] + window.expanded[channel + 1];
+                    set_word(expanded + pixel * STRIDE + channel, round_bf16(swish_fast(one), swish_fast(two)));
+                    if (own_pixel >= 0) set_word(leaving + own_pixel * STRIDE + channel, round_bf16(one, two));
+                }
             }
         }
         copy_async_wait<0>();
         __syncthreads();
         copy_expansion(first + S);
+        if (kept) {
+            for (int i = threadIdx.x; i < TILE * S / 8; i += THREADS) {
+                const int pixel = i / (S / 8), j = i % (S / 8) * 8, row = tile.y + pixel / c.columns, column = tile.x + pixel % c.columns;
+                if (row < c.h && column < c.w)
+                    *reinterpret_cast<uint4 *>(kept + ((tile.image * c.h + row) * c.w + column) * c.hidden + first + j) =
+                        *reinterpret_cast<const uint4 *>(leaving + pixel * STRIDE + j);
+            }
+        }
         {
             const int R = TILE / Lane<S>::SPAN;
             const int row = own.strip / c.columns * R, column = own.strip % c.columns;
@@ -379,14 +399,13 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
 }
 
 template <int N>
-__device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, const float *b1, const float *dw, const float *b_dw,
-                             const bf16 *w2, float *dx, const SqueezeExcite &around, const Cell &c) {
+__device__ inline void dgrad(const float *dy, const bf16 *kept, const bf16 *w1, const float *dw, const float *b_dw, const bf16 *w2, float *dx,
+                             const SqueezeExcite &around, const Cell &c) {
     extern __shared__ uint4 room[];
-    const int S = BACKWARD, STRIDE = S + PAD, x_stride = c.ci + PAD, y_stride = c.co + PAD;
+    const int S = SLICE, STRIDE = S + PAD, y_stride = c.co + PAD;
     Window<S> &window = *reinterpret_cast<Window<S> *>(room);
-    bf16 *xs = reinterpret_cast<bf16 *>(&window + 1);   // [far_room][ci]
-    bf16 *dys = xs + c.far_room * x_stride;              // [near_room][co]
-    bf16 *expanded = dys + c.near_room * y_stride;       // [far_room][S]: a
+    bf16 *dys = reinterpret_cast<bf16 *>(&window + 1);   // [near_room][co]
+    bf16 *expanded = dys + c.near_room * y_stride;       // [far_room][S]: what was kept, then a
     bf16 *dmixed = expanded + c.far_room * STRIDE;       // [near_room][S]: the gradient of d, then of what is before its swish
     bf16 *dexpanded = dmixed + c.near_room * STRIDE;     // [128][S]: the slope of a, then the gradient of what is before its swish
     bf16 *w1s = dexpanded + TILE * STRIDE;               // [N][S]
@@ -394,8 +413,7 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
 
     const Tile tile(c);
     const Region near = tile.around(c, HALO), far = tile.around(c, 2 * HALO);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int near_tiles = (near.pixels() + 15) / 16, far_tiles = (far.pixels() + 15) / 16;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, near_tiles = (near.pixels() + 15) / 16;
     const Lane<S> own;
     TileSums<N> sums;
 
@@ -403,17 +421,26 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
         if (first < c.hidden) copy_rows(w2s, y_stride / 8, w2 + first * c.co, c.co / 8, S, S, c.co / 8, c.co / 8);
         copy_async_commit();
     };
+    auto copy_kept = [&](int first) {
+        if (first < c.hidden) {
+            for (int i = threadIdx.x; i < far.pixels() * (S / 8); i += THREADS) {
+                const int pixel = i / (S / 8), j = i % (S / 8) * 8, row = far.top + pixel / far.width, column = far.left + pixel % far.width;
+                copy_async_16(expanded + pixel * STRIDE + j,
+                              kept + ((tile.image * c.h + row) * c.w + column) * c.hidden + first + j, true);
+            }
+        }
+        copy_async_commit();
+    };
     auto copy_rest = [&](int first) {
         if (first < c.hidden) {
-            window.copy_expansion(b1, first);
             window.copy_mixing(dw, b_dw, c.hidden, first);
             copy_rows(w1s, STRIDE / 8, w1 + first, c.hidden / 8, c.ci, N, S / 8, S / 8);
         }
         copy_async_commit();
     };
     copy_projection(0);
+    copy_kept(0);
     copy_rest(0);
-    bring(xs, x, c, tile, far, c.ci);
     if (around.partial) {
         // Nothing lies in the last tensor of the slices yet.
         float *factor = reinterpret_cast<float *>(dexpanded), *mean = factor + c.co, *inner = mean + c.co;
@@ -427,6 +454,7 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
         bring(dys, dy, c, tile, near, c.co);
     }
     for (int first = 0; first < c.hidden; first += S) {
+        // All but the window and w1.
         copy_async_wait<1>();
         __syncthreads();
         for (int i = warp; i < near_tiles; i += WARPS) {
@@ -439,29 +467,26 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
                     set_word(dmixed + (i * 16 + accumulator_row(lane, half)) * STRIDE + j * 8 + accumulator_column(lane),
                              round_bf16(d[j][2 * half], d[j][2 * half + 1]));
         }
+        for (int i = threadIdx.x; i < far.pixels() * (S / 8); i += THREADS) {
+            const int pixel = i / (S / 8), j = i % (S / 8) * 8, own_pixel = inside_tile(c, tile, far, pixel);
+            uint4 *at = reinterpret_cast<uint4 *>(expanded + pixel * STRIDE + j);
+            const uint4 before = *at;
+            const unsigned words[4] = {before.x, before.y, before.z, before.w};
+            unsigned values[4], slopes[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                const float2 h = unpack(words[k]);
+                const FastSwish one(h.x), two(h.y);
+                values[k] = round_bf16(one.value, two.value);
+                slopes[k] = round_bf16(one.slope, two.slope);
+            }
+            *at = make_uint4(values[0], values[1], values[2], values[3]);
+            if (own_pixel >= 0)
+                *reinterpret_cast<uint4 *>(dexpanded + own_pixel * STRIDE + j) = make_uint4(slopes[0], slopes[1], slopes[2], slopes[3]);
+        }
         copy_async_wait<0>();
         __syncthreads();
         copy_projection(first + S);
-        for (int i = warp; i < far_tiles; i += WARPS) {
-            float e[S / 8][4];
-            product<S, false>(e, xs + i * 16 * x_stride, x_stride, w1s, STRIDE, c.ci);
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int pixel = i * 16 + accumulator_row(lane, half);
-                const int row = far.top + pixel / far.width - tile.y, column = far.left + pixel % far.width - tile.x;
-                const bool inside = row >= 0 && row < c.rows && column >= 0 && column < c.columns;
-#pragma unroll
-                for (int j = 0; j < S / 8; ++j) {
-                    const int channel = j * 8 + accumulator_column(lane);
-                    const float one = e[j][2 * half] + window.expanded[channel], two = e[j][2 * half + 1] + window.expanded[channel + 1];
-                    set_word(expanded + pixel * STRIDE + channel, round_bf16(swish_fast(one), swish_fast(two)));
-                    if (inside)
-                        set_word(dexpanded + (row * c.columns + column) * STRIDE + channel,
-                                 round_bf16(swish_slope_fast(one), swish_slope_fast(two)));
-                }
-            }
-        }
-        __syncthreads();
         {
             const int R = 5, down = (near.height + R - 1) / R; // 10 rows are two strips
             const float2 bias = *reinterpret_cast<const float2 *>(&window.mixed[own.channel]);
@@ -476,11 +501,12 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
                     if (row + r >= near.height) continue;
                     bf16 *at = dmixed + ((row + r) * near.width + column) * STRIDE + own.channel;
                     const float2 d = unpack(word_at(at));
-                    set_word(at, round_bf16(d.x * swish_slope_fast(sum[r].x), d.y * swish_slope_fast(sum[r].y)));
+                    set_word(at, round_bf16(d.x * FastSwish(sum[r].x).slope, d.y * FastSwish(sum[r].y).slope));
                 }
             }
         }
         __syncthreads();
+        copy_kept(first + S);
         {
             const int R = TILE / Lane<S>::SPAN;
             const int row = own.strip / c.columns * R, column = own.strip % c.columns;
@@ -506,14 +532,14 @@ __device__ inline void dgrad(const float *dy, const float *x, const bf16 *w1, co
 #define MBCONV(N)                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                      \
         mbconv_fprop_bf16_n##N(const float *x, const bf16 *w1, const float *b1, const float *dw, const float *b_dw,               \
-                               const bf16 *w2, const float *b2, float *y, float *partial, Cell c) {                               \
-        fprop<N>(x, w1, b1, dw, b_dw, w2, b2, y, partial, c);                                                                     \
+                               const bf16 *w2, const float *b2, float *y, bf16 *kept, float *partial, Cell c) {                   \
+        fprop<N>(x, w1, b1, dw, b_dw, w2, b2, y, kept, partial, c);                                                               \
     }                                                                                                                             \
     extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                      \
-        mbconv_dgrad_bf16_n##N(const float *dy, const float *x, const bf16 *w1, const float *b1, const float *dw,                 \
-                               const float *b_dw, const bf16 *w2, float *dx, const float *partial, const float *v0,               \
-                               const float *v2, const float *s, const float *g, Cell c) {                                         \
-        dgrad<N>(dy, x, w1, b1, dw, b_dw, w2, dx, {partial, v0, nullptr, v2, nullptr, s, g}, c);                                  \
+        mbconv_dgrad_bf16_n##N(const float *dy, const bf16 *kept, const bf16 *w1, const float *dw, const float *b_dw,             \
+                               const bf16 *w2, float *dx, const float *partial, const float *v0, const float *v2,                 \
+                               const float *s, const float *g, Cell c) {                                                          \
+        dgrad<N>(dy, kept, w1, dw, b_dw, w2, dx, {partial, v0, nullptr, v2, nullptr, s, g}, c);                                   \
     }
 
 MBCONV(64)

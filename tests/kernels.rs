@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use vaebm::config::Config;
-use vaebm::device::cuda::{gpu_kernel, modules};
+use vaebm::device::cuda::kernels::gpu_kernel;
+use vaebm::device::cuda::modules;
 use vaebm::langevin::programs::{Chains, StepNoise};
 use vaebm::nvae::Nvae;
 use vaebm::ops::registry::entries;
@@ -140,7 +141,7 @@ fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
         for launch in plan.per_version.iter().chain(&plan.per_step) {
             for precision in Precision::ALL {
                 let [small, large] = SHARED.map(|shared| {
-                    gpu_kernel(launch, precision, shared)
+                    gpu_kernel(launch, precision, shared, true)
                         .unwrap_or_else(|e| panic!("{}: {e}", plan.name))
                 });
                 visit(launch, &small, SHARED[0]);
@@ -222,6 +223,7 @@ fn addresses_lie_inside_their_tensors() {
             Tensor::Output(i) => len(&launch.outputs, i),
             Tensor::Update(i) => len(&launch.updates, i),
             Tensor::Workspace => kernel.workspace,
+            Tensor::Kept => kernel.kept.expect("a room").len,
         };
         for l in &kernel.launches {
             let check = |tensor: Tensor, element: usize| {

@@ -103,10 +103,10 @@ fn the_cell_counts_as_by_hand() {
     let separate = of(0);
     close(separate[0], (6.0 + 4.0 * 6.0) * image);
     close(separate[1], (10.0 + 9.0 * 6.0) * image);
-    // Forward x, b; b, x, y. Back dy, b; dy, x, dx.
+    // Forward x, the expansion in bf16, b; b, x, y. Back dy, b; dy, the expansion, dx.
     let fused = of(GPUS[0].shared);
-    close(fused[0], 5.0 * image);
-    close(fused[1], 5.0 * image);
+    close(fused[0], 5.0 * image + 3.0 * image);
+    close(fused[1], 4.0 * image + 3.0 * image);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::gpus::Gpu;
 use crate::device::DeviceError;
-use crate::device::cuda::gpu_kernel;
+use crate::device::cuda::kernels::{PlanKernels, gpu_kernel};
 use crate::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
 use crate::program::{Launch, Place, Plan, Slot};
 
@@ -147,7 +147,7 @@ fn slot(launch: &Launch, tensor: Tensor) -> Option<&Slot> {
         Tensor::Input(i) => Some(&launch.inputs[i]),
         Tensor::Output(i) => Some(&launch.outputs[i]),
         Tensor::Update(i) => Some(&launch.updates[i]),
-        Tensor::Workspace => None,
+        Tensor::Workspace | Tensor::Kept => None,
     }
 }
 
@@ -170,7 +170,7 @@ fn variants(launch: &Launch, shared: usize) -> Result<Vec<GpuKernel>, DeviceErro
     let mut all = Vec::new();
     for precision in Precision::ALL {
         for shared in [shared, 0] {
-            all.push(gpu_kernel(launch, precision, shared)?);
+            all.push(gpu_kernel(launch, precision, shared, true)?);
         }
     }
     Ok(all)
@@ -223,13 +223,11 @@ impl Packed {
 /// A tensor too large for the kernels.
 pub fn count(plan: &Plan, precision: Precision, shared: usize) -> Result<Vec<Node>, DeviceError> {
     let packed = Packed::new(plan, shared.max(MOST_SHARED))?;
-    plan.per_step
-        .iter()
-        .map(|launch| {
-            let kernel = gpu_kernel(launch, precision, shared)?;
-            Ok(node(launch, &kernel, precision, &packed))
-        })
-        .collect()
+    let kernels = PlanKernels::new(plan, precision, shared)?;
+    let nodes = plan.per_step.iter().zip(&kernels.per_step);
+    Ok(nodes
+        .map(|(launch, planned)| node(launch, &planned.kernel, precision, &packed))
+        .collect())
 }
 
 /// The most shared memory that a block can have on any GPU that is shipped for.
@@ -242,6 +240,7 @@ fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Pack
         Tensor::Output(i) => (1, i),
         Tensor::Update(i) => (2, i),
         Tensor::Workspace => (3, 0),
+        Tensor::Kept => (4, 0),
     };
     let runs = || kernel.launches.iter().filter(|l| !l.grid.contains(&0));
     for (tensor, element) in runs().flat_map(addresses) {
@@ -252,6 +251,7 @@ fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Pack
         let mut weights_here = 0;
         for (tensor, element) in addresses(l) {
             let (len, cuts, weight) = match slot(launch, tensor) {
+                None if tensor == Tensor::Kept => (kernel.kept.map_or(0, |k| k.len), None, false),
                 None => (kernel.workspace, own.get(&key(tensor)), false),
                 Some(slot) => {
                     let cuts = packed.0.get(&region(slot)).or(own.get(&key(tensor)));
@@ -325,7 +325,7 @@ pub fn belongs(node: &Node, cell: &str) -> bool {
     (label.strip_prefix(cell)).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Bytes of activations that a step takes on a GPU: its arena and the scratch that its launches share.
+/// Bytes of activations that a step takes on a GPU: its arena, the scratch that its launches share, and what ops keep for their gradients.
 ///
 /// # Errors
 /// A tensor too large for the kernels.
@@ -334,9 +334,7 @@ pub fn activation_bytes(
     precision: Precision,
     shared: usize,
 ) -> Result<usize, DeviceError> {
-    let mut workspace = 0;
-    for launch in plan.per_version.iter().chain(&plan.per_step) {
-        workspace = workspace.max(gpu_kernel(launch, precision, shared)?.workspace);
-    }
-    Ok((plan.arena + workspace) * size_of::<f32>())
+    let kernels = PlanKernels::new(plan, precision, shared)?;
+    let elements = plan.arena + kernels.workspace + kernels.kept;
+    Ok(elements * size_of::<f32>())
 }

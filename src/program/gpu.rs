@@ -43,6 +43,8 @@ pub enum Tensor {
     Update(usize),
     /// The scratch that all launches of an op share; its content does not outlive the op.
     Workspace,
+    /// What this op leaves for a later one, or finds of an earlier one: [`GpuKernel::kept`].
+    Kept,
 }
 
 /// One 64-bit entry of a table that a kernel reads.
@@ -260,6 +262,17 @@ impl GpuLaunch {
     }
 }
 
+/// Room that an op fills for a later op of the plan, such as its gradient: an affair of these kernels alone, so no tensor of the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Both ops have these two tensors; no two pairs of a plan share both at a time.
+    pub beside: [Tensor; 2],
+    /// Elements of `f32`.
+    pub len: usize,
+    /// Whether this op fills the room; otherwise it reads it. Where nothing reads it, [`Tensor::Kept`] is the null address.
+    pub fills: bool,
+}
+
 /// What an op does on a GPU: its launches in order, and the scratch they share.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GpuKernel {
@@ -267,13 +280,15 @@ pub struct GpuKernel {
     pub launches: Vec<GpuLaunch>,
     /// Elements of `f32` scratch.
     pub workspace: usize,
+    /// The room that it shares with another op.
+    pub kept: Option<Kept>,
 }
 
 impl From<GpuLaunch> for GpuKernel {
     fn from(launch: GpuLaunch) -> Self {
         GpuKernel {
             launches: vec![launch],
-            workspace: 0,
+            ..GpuKernel::default()
         }
     }
 }
@@ -284,7 +299,13 @@ impl GpuKernel {
         GpuKernel {
             launches,
             workspace,
+            kept: None,
         }
+    }
+
+    /// The same with room that it shares with another op.
+    pub fn keeping(self, kept: Option<Kept>) -> Self {
+        GpuKernel { kept, ..self }
     }
 }
 
@@ -297,4 +318,6 @@ pub struct GpuContext<'a> {
     pub precision: Precision,
     /// Bytes of shared memory that a block can have on this GPU.
     pub shared: usize,
+    /// Whether an op that fills what this one would read stands before it.
+    pub kept: bool,
 }

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 
 pub mod driver;
+pub mod kernels;
 mod memory;
 pub mod modules;
 mod prepared;
-
-pub use prepared::gpu_kernel;
 
 use super::{Device, DeviceError, ProgramId, expect_len, named};
 use crate::program::gpu::Precision;

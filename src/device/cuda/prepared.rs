@@ -7,14 +7,12 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, result, sys};
 
 use super::driver::Doing;
+use super::kernels::{PlanKernels, Planned};
 use super::memory::{ALIGN, Block, Staging};
 use super::modules::Modules;
 use crate::device::DeviceError;
-use crate::program::gpu::{
-    Arg, GpuContext, GpuKernel, GpuLaunch, MAX_ELEMENTS, NoiseCounter, Precision, Tensor, Word,
-};
-use crate::program::{Launch, Noise, Place, Plan, Shapes, Slot};
-use crate::tensor::Shape;
+use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Precision, Tensor, Word};
+use crate::program::{Launch, Noise, Place, Plan, Slot};
 
 /// A kernel with its arguments in the form that the driver takes.
 struct Call {
@@ -57,6 +55,8 @@ type Calls = Vec<Call>;
 struct Layout {
     arena: usize,
     workspace: usize,
+    /// Where rooms that ops share begin.
+    kept: usize,
     noise: usize,
     constants: Vec<usize>,
     tables: usize,
@@ -101,42 +101,6 @@ fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
 
-fn shapes_of(slots: &[Slot]) -> Vec<Shape> {
-    slots.iter().map(|s| s.shape).collect()
-}
-
-/// What a launch does on a GPU whose blocks can have `shared` bytes of shared memory.
-pub fn gpu_kernel(
-    launch: &Launch,
-    precision: Precision,
-    shared: usize,
-) -> Result<GpuKernel, DeviceError> {
-    let (inputs, outputs, updates) = (
-        shapes_of(&launch.inputs),
-        shapes_of(&launch.outputs),
-        shapes_of(&launch.updates),
-    );
-    for shape in inputs.iter().chain(&outputs).chain(&updates) {
-        if shape.len() > MAX_ELEMENTS {
-            return Err(DeviceError::Failed(format!(
-                "{} in `{}` has a tensor {shape} of more than 2^31 numbers, which the kernels do not count: take a smaller batch",
-                launch.kernel.name(),
-                launch.label
-            )));
-        }
-    }
-    let shapes = Shapes {
-        inputs: &inputs,
-        outputs: &outputs,
-        updates: &updates,
-    };
-    Ok(launch.kernel.cuda(GpuContext {
-        shapes,
-        precision,
-        shared,
-    }))
-}
-
 /// Tables as the device reads them, one after the other, and where each begins.
 #[derive(Default)]
 struct Tables(Vec<u64>);
@@ -151,22 +115,18 @@ impl Prepared {
         states: Vec<usize>,
         blocks: &[StateBlock<'_>],
     ) -> Result<Self, DeviceError> {
-        let kernels = |launches: &[Launch]| -> Result<Vec<GpuKernel>, DeviceError> {
-            let kernel = |l| gpu_kernel(l, precision, shared);
-            launches.iter().map(kernel).collect()
-        };
-        let (version_kernels, step_kernels) =
-            (kernels(&plan.per_version)?, kernels(&plan.per_step)?);
-        let layout = Layout::new(&plan, version_kernels.iter().chain(&step_kernels));
+        let kernels = PlanKernels::new(&plan, precision, shared)?;
+        let layout = Layout::new(&plan, &kernels);
         let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
 
         let mut tables = Tables::default();
         let mut resolve =
-            |launches: &[Launch], kernels: Vec<GpuKernel>| -> Result<Vec<Calls>, DeviceError> {
+            |launches: &[Launch], kernels: Vec<Planned>| -> Result<Vec<Calls>, DeviceError> {
                 let mut all = Vec::with_capacity(launches.len());
-                for (launch, kernel) in launches.iter().zip(kernels) {
+                for (launch, Planned { kernel, kept_at }) in launches.iter().zip(kernels) {
                     let place = |tensor, element| {
-                        layout.address(&memory, blocks, &states, launch, tensor, element)
+                        let kept = layout.kept + kept_at * size_of::<f32>();
+                        layout.address(&memory, blocks, &states, (launch, kept), tensor, element)
                     };
                     let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
                     all.push(
@@ -177,8 +137,8 @@ impl Prepared {
                 }
                 Ok(all)
             };
-        let per_version = resolve(&plan.per_version, version_kernels)?;
-        let per_step = resolve(&plan.per_step, step_kernels)?;
+        let per_version = resolve(&plan.per_version, kernels.per_version)?;
+        let per_step = resolve(&plan.per_step, kernels.per_step)?;
         let advance = GpuLaunch::new("noise", "noise_advance").block(1).noise();
         let nowhere = |_, _| unreachable!("the counter is the only argument");
         let advance = call(modules, advance, &nowhere, &layout, &memory, &mut tables)?;
@@ -390,10 +350,9 @@ fn launch(graph: Option<&CudaGraph>) -> Result<(), DeviceError> {
 }
 
 impl Layout {
-    fn new<'a>(plan: &Plan, kernels: impl Iterator<Item = &'a GpuKernel>) -> Self {
-        let (mut workspace, mut words) = (0, 0);
-        for kernel in kernels {
-            workspace = workspace.max(kernel.workspace);
+    fn new(plan: &Plan, kernels: &PlanKernels) -> Self {
+        let mut words = 0;
+        for Planned { kernel, .. } in kernels.per_version.iter().chain(&kernels.per_step) {
             let tables = kernel
                 .launches
                 .iter()
@@ -412,7 +371,8 @@ impl Layout {
         };
         Layout {
             arena: take(plan.arena, size_of::<f32>()),
-            workspace: take(workspace, size_of::<f32>()),
+            workspace: take(kernels.workspace, size_of::<f32>()),
+            kept: take(kernels.kept, size_of::<f32>()),
             noise: take(1, size_of::<NoiseCounter>()),
             constants: (plan.constants.iter())
                 .map(|(shape, _)| take(shape.len(), size_of::<f32>()))
@@ -427,7 +387,7 @@ impl Layout {
         memory: &Block,
         blocks: &[StateBlock<'_>],
         states: &[usize],
-        launch: &Launch,
+        (launch, kept): (&Launch, usize),
         tensor: Tensor,
         element: usize,
     ) -> sys::CUdeviceptr {
@@ -438,6 +398,7 @@ impl Layout {
             Tensor::Workspace => {
                 return memory.at(self.workspace + element * size_of::<f32>());
             }
+            Tensor::Kept => return memory.at(kept + element * size_of::<f32>()),
         };
         let offset = element * size_of::<f32>();
         match slot.place {

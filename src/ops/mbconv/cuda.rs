@@ -192,7 +192,9 @@ impl<'a> Bottleneck<'a> {
 pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[0], Direction::Fprop) {
         let [x, y] = [(Tensor::Input(0), 0), (Tensor::Output(0), 0)];
-        return fused.fprop(op, Tensor::Input(1), x, y, None).into();
+        let packed = Tensor::Input(1);
+        let kernel = GpuKernel::from(fused.fprop(op, packed, x, y, None));
+        return kernel.keeping(Some(fused.kept([x.0, packed], true)));
     }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[0], 1);
     let project = Forward {
@@ -216,12 +218,13 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     GpuKernel::new(launches, b.workspace)
 }
 
-/// Computes what stands before each swish again, then goes back through it; each gradient takes the place of what its slope was read from.
+/// One kernel where the forward kernel kept the expansion. Otherwise it computes what stands before each swish again, then goes back through it; each gradient takes the place of what its slope was read from.
 pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
-    if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[1], Direction::Dgrad) {
-        let tensors = [Tensor::Input(0), Tensor::Input(1), Tensor::Output(0)];
-        let tensors = tensors.map(|tensor| (tensor, 0));
-        return fused.dgrad(op, Tensor::Input(2), tensors, None).into();
+    if let Some(fused) = fused::dgrad(op, cx, cx.shapes.inputs[1]) {
+        let [dy, x, packed] = [0, 1, 2].map(Tensor::Input);
+        let tensors = [(dy, 0), (Tensor::Output(0), 0)];
+        let kernel = GpuKernel::from(fused.dgrad(op, packed, tensors, None));
+        return kernel.keeping(Some(fused.kept([x, packed], false)));
     }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[1], 2);
     let project = Backward {

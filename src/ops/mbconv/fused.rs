@@ -4,15 +4,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Channels, Fprop};
 use crate::ops::conv2d::cuda::Operand;
-use crate::program::gpu::{GpuContext, GpuLaunch, Precision, Tensor};
+use crate::program::gpu::{GpuContext, GpuLaunch, Kept, Precision, Tensor};
 use crate::tensor::Shape;
 
-/// As in the kernel: pixels of a tile, window, hidden channels of a slice forward and backward, elements between rows.
+/// As in the kernel: pixels of a tile, window, hidden channels of a slice, elements between rows.
 const TILE: usize = 128;
 const WINDOW: usize = 5;
 const HALO: usize = WINDOW / 2;
-const FORWARD: usize = 32;
-const BACKWARD: usize = 16;
+const SLICE: usize = 32;
 const PAD: usize = 8;
 /// Columns of the sums that the kernels are compiled for.
 const WIDTHS: [usize; 3] = [64, 128, 256];
@@ -53,7 +52,7 @@ pub(in crate::ops) struct Around {
 pub(in crate::ops) enum Direction {
     /// `y` from `(x, packed)`.
     Fprop,
-    /// `dx` from `(dy, x, packed)`.
+    /// `dx` from `(dy, packed)` and what the forward kernel kept.
     Dgrad,
 }
 
@@ -64,18 +63,27 @@ pub(in crate::ops) struct Fused {
     tiles: usize,
     blocks: usize,
     shared: usize,
+    /// What the forward kernel can keep for the gradient: `[n, h, w, hidden]` in bf16, in elements of f32.
+    kept: usize,
 }
 
 /// Whether the kernels can take such channels at all; their weights are then packed in bf16 as well.
 pub(super) fn takes(c: &Channels) -> bool {
     let fits = |channels: usize| channels.is_multiple_of(16) && channels <= WIDTHS[2];
-    c.k == WINDOW && fits(c.ci) && fits(c.co) && c.hidden.is_multiple_of(FORWARD)
+    c.k == WINDOW && fits(c.ci) && fits(c.co) && c.hidden.is_multiple_of(SLICE)
 }
 
 /// The most lines that any tile of an image has with its neighbourhood of `distance`, which ends where the image ends.
 fn widest(extent: usize, tile: usize, distance: usize) -> usize {
     let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
     (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
+}
+
+/// The launch of the gradient, where there is one and the forward kernel kept what it reads.
+pub(in crate::ops) fn dgrad(op: &Fprop, cx: GpuContext<'_>, x: Shape) -> Option<Fused> {
+    let forward = Fused::new(op, cx, x, Direction::Fprop).is_some();
+    let kept = forward && cx.kept;
+    kept.then(|| Fused::new(op, cx, x, Direction::Dgrad))?
 }
 
 impl Fused {
@@ -98,28 +106,23 @@ impl Fused {
             Direction::Dgrad => c.ci,
         };
         let width = WIDTHS.into_iter().find(|n| *n >= sums)?;
+        let stride = SLICE + PAD;
         let elements = match direction {
             Direction::Fprop => {
-                let slice = FORWARD + PAD;
-                near * (c.ci + PAD + slice) + (TILE + c.ci) * slice + FORWARD * (width + PAD)
+                near * (c.ci + PAD + stride) + (2 * TILE + c.ci) * stride + SLICE * (width + PAD)
             }
             Direction::Dgrad => {
-                let slice = BACKWARD + PAD;
-                far * (c.ci + PAD + slice)
-                    + near * (c.co + PAD + slice)
-                    + (TILE + width) * slice
-                    + BACKWARD * (c.co + PAD)
+                near * (c.co + PAD + stride) + (far + TILE + width) * stride + SLICE * (c.co + PAD)
             }
         };
-        let slice = match direction {
-            Direction::Fprop => FORWARD,
-            Direction::Dgrad => BACKWARD,
-        };
-        let window = (WINDOW * WINDOW + 2) * slice * size_of::<f32>();
+        let window = (WINDOW * WINDOW + 2) * SLICE * size_of::<f32>();
         let shared = window + elements * size_of::<u16>();
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
         let tiles = h.div_ceil(rows) * w.div_ceil(columns);
-        (shared <= cx.shared).then(|| Fused {
+        // The kernels count what is kept in 32 bits.
+        let hidden = x.rows() * c.hidden;
+        let fits = shared <= cx.shared && i32::try_from(hidden).is_ok();
+        fits.then(|| Fused {
             cell: Cell {
                 h: int(h),
                 w: int(w),
@@ -138,12 +141,22 @@ impl Fused {
             tiles,
             blocks: x[0] * tiles,
             shared,
+            kept: hidden / 2,
         })
     }
 
     /// Slices of the partial sums that the forward kernel leaves.
     pub fn slices(&self) -> usize {
         2 * self.tiles
+    }
+
+    /// The room between the forward kernel and its gradient, beside `x` and the packed weights.
+    pub fn kept(&self, beside: [Tensor; 2], fills: bool) -> Kept {
+        Kept {
+            beside,
+            len: self.kept,
+            fills,
+        }
     }
 
     fn begin(&self, name: &str) -> GpuLaunch {
@@ -165,7 +178,7 @@ impl Fused {
         let weights = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16, at.b2];
         let launch = self.begin("fprop").address(x.0, x.1);
         let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
-        let launch = launch.address(y.0, y.1);
+        let launch = launch.address(y.0, y.1).address(Tensor::Kept, 0);
         match partial {
             Some((tensor, at)) => launch.address(tensor, at),
             None => launch.null(),
@@ -173,20 +186,20 @@ impl Fused {
         .value(self.cell)
     }
 
-    /// `dx` from `dy`, `x` and the weights; with squeeze-and-excite around it, of the whole cell.
+    /// `dx` from `dy`, what was kept, and the weights; with squeeze-and-excite around it, of the whole cell.
     pub fn dgrad(
         &self,
         op: &Fprop,
         packed: Tensor,
-        [dy, x, dx]: [Operand; 3],
+        [dy, dx]: [Operand; 2],
         around: Option<Around>,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        let weights = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16];
+        let weights = [at.w1_bf16, at.dw, at.b_dw, at.w2_bf16];
         let operands = |launch: GpuLaunch, operands: &[Operand]| {
             (operands.iter()).fold(launch, |l, (tensor, at)| l.address(*tensor, *at))
         };
-        let launch = operands(self.begin("dgrad"), &[dy, x]);
+        let launch = operands(self.begin("dgrad"), &[dy, (Tensor::Kept, 0)]);
         let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
         let launch = operands(launch, &[dx]);
         match around {
@@ -206,7 +219,7 @@ impl Fused {
 
     /// Whether the gradient's kernel has room for a gate of so many hidden units.
     pub fn takes_units(&self, units: usize) -> bool {
-        let room = TILE * (BACKWARD + PAD) * size_of::<u16>() / size_of::<f32>();
+        let room = TILE * (SLICE + PAD) * size_of::<u16>() / size_of::<f32>();
         2 * self.width + units <= room
     }
 }
@@ -252,6 +265,7 @@ mod tests {
             shapes,
             precision: Precision::Bf16,
             shared,
+            kept: true,
         };
         let op = Fprop {
             channels,
@@ -261,13 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn the_published_cell_is_two_tiles_an_image_and_fits_an_h200() {
+    fn the_published_cell_is_two_tiles_an_image_and_fits_an_a100() {
         let forward = fused([64, 16, 16, 256], H200, Direction::Fprop).expect("fits");
         assert_eq!((forward.blocks, forward.width), (128, 256));
         assert!(fused([64, 16, 16, 256], A100, Direction::Fprop).is_some());
         let backward = fused([64, 16, 16, 256], H200, Direction::Dgrad).expect("fits");
         assert_eq!(backward.blocks, 128);
-        assert!(fused([64, 16, 16, 256], A100, Direction::Dgrad).is_none());
+        assert!(fused([64, 16, 16, 256], A100, Direction::Dgrad).is_some());
+        assert_eq!(backward.kept, 64 * 16 * 16 * 1536 / 2);
     }
 
     #[test]

@@ -38,7 +38,9 @@ impl Part {
             outputs,
             updates: &[],
         };
-        let kernel = op.cuda(GpuContext { shapes, ..cx });
+        // Rooms are between whole cells, not between parts.
+        let kept = false;
+        let kernel = op.cuda(GpuContext { shapes, kept, ..cx });
         Part {
             launches: (kernel.launches.into_iter())
                 .map(|launch| launch.placed(&place))
@@ -86,7 +88,9 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
             g: output(3),
         };
         let gated = cuda::gated(x, s[1], fused.slices(), op.alpha, of);
-        return GpuKernel::new(vec![bottleneck, gated], fused.slices() * g.len());
+        let kept = fused.kept([Tensor::Input(0), Tensor::Input(1)], true);
+        let workspace = fused.slices() * g.len();
+        return GpuKernel::new(vec![bottleneck, gated], workspace).keeping(Some(kept));
     }
     let bottleneck = Part::new(&op.bottleneck, cx, &[x, packed], &[x], |t| match t {
         Tensor::Output(_) => output(1),
@@ -113,7 +117,7 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     let &[_, x, packed, _, w0, w2, s, g] = cx.shapes.inputs else {
         unreachable!("eight inputs by the shape rule");
     };
-    let fused = Fused::new(&op.bottleneck, cx, x, Direction::Dgrad);
+    let fused = mbconv::fused::dgrad(&op.bottleneck, cx, x);
     if let Some(fused) = fused.filter(|fused| fused.takes_units(s[1])) {
         let partial = (Tensor::Workspace, 0);
         let (sums, slices) = cuda::dgrad_sums(x, [input(0), input(3), partial]);
@@ -127,9 +131,10 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
             alpha: op.alpha,
             units: s[1],
         };
-        let tensors = [input(0), input(1), output(0)];
+        let tensors = [input(0), output(0)];
         let through = fused.dgrad(&op.bottleneck, Tensor::Input(2), tensors, Some(around));
-        return GpuKernel::new(vec![sums, through], slices * g.len());
+        let kept = fused.kept([Tensor::Input(1), Tensor::Input(2)], false);
+        return GpuKernel::new(vec![sums, through], slices * g.len()).keeping(Some(kept));
     }
     let inputs = [x, x, w0, w2, s, g];
     let excite = |[sums, db, ds, dg]: [usize; 4]| {
@@ -205,6 +210,7 @@ mod tests {
             },
             precision,
             shared,
+            kept: true,
         };
         [
             fprop(&op, cx(&forward, &outputs)),
