@@ -67,7 +67,7 @@ impl Gpu {
                     Tensor::Input(i) => inputs[i],
                     Tensor::Output(_) => output,
                     Tensor::Update(_) => unreachable!("convolutions change no state"),
-                    Tensor::Workspace => workspace,
+                    Tensor::Workspace | Tensor::Kept => workspace,
                 };
                 let bytes = match arg {
                     Arg::Address(tensor, at) => {
