@@ -99,7 +99,12 @@ impl Accept {
     }
 
     /// `ln alpha` of one chain from the rows of its tensors.
-    fn log_alpha<T: Real>(&self, chain: usize, from: &[(&[T], Shape)], to: &[(&[T], Shape)]) -> f64 {
+    fn log_alpha<T: Real>(
+        &self,
+        chain: usize,
+        from: &[(&[T], Shape)],
+        to: &[(&[T], Shape)],
+    ) -> f64 {
         let k = self.positions;
         let eighth = 0.125 * to[to.len() - 1].0[0].f64();
         let row = |tensors: &[(&'_ [T], Shape)], i: usize| {
@@ -210,11 +215,15 @@ impl Op for Accept {
             let from: Vec<(&[f32], Shape)> = io.updates.iter().map(|(t, s)| (&**t, *s)).collect();
             let inputs = io.inputs;
             let tasks = log_alphas.chunks_mut(at_once).enumerate().collect();
-            for_each_task(tasks, 8 * elements as u64, |(i, to): (usize, &mut [f64])| {
-                for (j, to) in to.iter_mut().enumerate() {
-                    *to = self.log_alpha(i * at_once + j, &from, inputs);
-                }
-            });
+            for_each_task(
+                tasks,
+                8 * elements as u64,
+                |(i, to): (usize, &mut [f64])| {
+                    for (j, to) in to.iter_mut().enumerate() {
+                        *to = self.log_alpha(i * at_once + j, &from, inputs);
+                    }
+                },
+            );
         }
         let moves = self.settle(io, &log_alphas);
         let mut tasks = Vec::new();

@@ -61,7 +61,7 @@ impl Op for Adapt {
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
         let good = matches!((shapes.inputs, shapes.updates), (&[a, on], &[eta, averages])
-            if a.rank() == 1 && a.len() > 0 && on.len() == 1 && eta.len() == 1 && averages == Shape::new(&[AVERAGES]));
+            if a.rank() == 1 && !a.is_empty() && on.len() == 1 && eta.len() == 1 && averages == Shape::new(&[AVERAGES]));
         ensure_shape!(
             good,
             "takes ln alpha [n] and a scalar, with a scalar state and one of {AVERAGES} numbers, not {:?} with {:?}",

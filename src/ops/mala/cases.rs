@@ -11,7 +11,9 @@ const N: usize = 11;
 /// A point as a case's tensors, in the order of [`accept`], and how they are split: positions, summands, carried.
 fn point(positions: &[Shape], summands: usize, carried: usize) -> Vec<Input> {
     let numbers = (0..summands + carried).map(|_| input([N]).fixed());
-    let moved = positions.iter().map(|s| input(*s).within(-0.5, 0.5).fixed());
+    let moved = positions
+        .iter()
+        .map(|s| input(*s).within(-0.5, 0.5).fixed());
     moved.clone().chain(moved).chain(numbers).collect()
 }
 

@@ -10,7 +10,7 @@ pub mod cases;
 mod cuda;
 
 pub use accept::{Point, Rule, accept};
-pub use adapt::{AVERAGES, adapt, averages_from, averaged_step_size};
+pub use adapt::{AVERAGES, adapt, averaged_step_size, averages_from};
 
 use super::Op;
 
@@ -27,3 +27,6 @@ fn probability(log_alpha: f64) -> f64 {
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests;
