@@ -38,6 +38,7 @@ modules![
     "mbconv_bf16",
     "noise",
     "optim",
+    "peaks",
     "reduce",
     "resample",
     "spectral",
