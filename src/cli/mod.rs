@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod export;
+mod faithful;
 mod import;
 mod likelihood;
 mod overrides;
@@ -61,6 +62,7 @@ enum Command {
     Report(report::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Faithful(faithful::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -118,6 +120,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),
+        Command::Faithful(args) => faithful::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),

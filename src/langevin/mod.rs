@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod diagnostics;
 pub mod draw;
+pub mod faithful;
 pub mod pixels;
 pub mod programs;
 pub mod sampler;
