@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod export;
+mod faithful;
 mod import;
 mod likelihood;
 mod overrides;
@@ -65,6 +66,7 @@ enum Command {
     Bench(bench::Args),
     Profile(profile::Args),
     Tune(tune::Args),
+    Faithful(faithful::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -124,6 +126,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Tune(args) => tune::run(args),
+        Command::Faithful(args) => faithful::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),

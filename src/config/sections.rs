@@ -4,7 +4,7 @@ use super::schema::{choice, section};
 use std::path::PathBuf;
 
 choice! {
-    /// Precision of matrix products on a GPU; sums and storage are f32 in all of them.
+    /// Precision of matrix products on a GPU; sums are f32 in all of them, and bf16 stores intermediates in bf16 too.
     pub enum Precision {
         /// IEEE single precision.
         F32 = "f32",

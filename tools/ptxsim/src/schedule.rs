@@ -222,7 +222,9 @@ pub(crate) fn run(
     let (module, chip) = (loaded.module(), &config.chip);
     if !module.runs_on(chip.compute_capability) {
         let (target, name) = (module.target(), chip.name);
-        return Err(bad(format!("the PTX is for {target}, which {name} does not run")));
+        return Err(bad(format!(
+            "the PTX is for {target}, which {name} does not run"
+        )));
     }
     if u64::from(kernel.code.dynamic_offset) + u64::from(config.dynamic_shared) > WINDOW {
         return Err(bad(format!(

@@ -35,7 +35,12 @@ fn mbarriers_and_bulk_copies() {
             &[AsyncCopyNotWaited, AsyncCopyNoBarrier, UnwrittenShared],
             "tile[threadIdx.x ^ 32]",
         ),
-        planted("wrong_parity", 64, &[SharedRace, AsyncCopyNotWaited], "cp.async.bulk"),
+        planted(
+            "wrong_parity",
+            64,
+            &[SharedRace, AsyncCopyNotWaited],
+            "cp.async.bulk",
+        ),
         planted("no_syncwarp", 64, &[SharedRace], "cp.async.bulk"),
         planted("bytes_missing", 64, &[MbarrierMisuse], "try_wait"),
     ];
