@@ -148,6 +148,9 @@ fn print(
     }
     row("all", wide, &counted.total)?;
     row("unfused", wide, &counted.unfused)?;
+    if counted.single != counted.total {
+        row("stored f32", wide, &counted.single)?;
+    }
     let items = counted.batch as f64;
     let times = counted.total.roofs.map(|s| s * 1e6 / items);
     let roofs: Vec<String> = (Roof::ALL.iter().zip(times))

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use crate::program::Shapes;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io, Kernel};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -84,6 +84,14 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
     /// The launches on a GPU, which write what [`Op::reference`] would.
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel;
 
+    /// Of the tensors that [`GpuContext::narrow`] proposes to store as bf16, those that [`Op::cuda`] takes so if exactly they are. It is
+    /// asked again with fewer until what all ops of a plan answer agrees, so an op may want some of its tensors together or not at all.
+    /// Only intermediates of an image's rank are proposed, and only in precision bf16: see `device::cuda::tensors`.
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        let _ = cx;
+        Narrow::NONE
+    }
+
     /// Elements of scratch that [`Op::cpu`] needs; independent of the number of threads.
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
         let _ = shapes;
@@ -151,6 +159,9 @@ impl<O: Op> Kernel for O {
     }
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
         Op::cuda(self, cx)
+    }
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        Op::narrow(self, cx)
     }
 }
 

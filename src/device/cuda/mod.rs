@@ -13,12 +13,14 @@ pub mod kernels;
 mod memory;
 pub mod modules;
 mod prepared;
+mod tensors;
 
 use super::{Device, DeviceError, ProgramId, expect_len, named};
 use crate::program::gpu::Precision;
 use crate::program::{Noise, Place, Plan};
 use crate::tensor::Shape;
 use driver::{Doing, Gpu};
+use kernels::Target;
 use memory::Block;
 use modules::Modules;
 use prepared::{Prepared, StateBlock};
@@ -147,7 +149,7 @@ impl Device for Cuda {
             &self.context,
             &self.stream,
             &mut self.modules,
-            (self.precision, self.gpu.shared),
+            Target::new(self.precision, self.gpu.shared),
             plan,
             states,
             &blocks,
@@ -199,10 +201,12 @@ impl Device for Cuda {
 
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError> {
         let prepared = self.prepared(program);
-        let slot = named(&prepared.plan.outputs, "output", name)?;
+        let outputs = &prepared.plan.outputs;
+        let slot = named(outputs, "output", name)?;
+        let index = outputs.iter().position(|o| o.name == name);
         let (memory, offset) = match slot.place {
             Place::State(index) => (&self.states[prepared.states[index]].memory, 0),
-            _ => prepared.location(&slot).expect("not a state"),
+            _ => prepared.location(index.expect("found just now")),
         };
         memory.read(&self.stream, offset, slot.shape.len())
     }

@@ -12,7 +12,7 @@ mod cuda;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -177,7 +177,11 @@ impl Op for Resample {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::forward(self, cx.shapes).into()
+        cuda::forward(self, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -221,8 +225,12 @@ impl Op for Transpose {
         cpu::transpose(self, io);
     }
 
-    fn cuda(&self, _: GpuContext<'_>) -> GpuKernel {
-        cuda::transpose(self).into()
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::transpose(self, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(cx)
     }
 
     /// Second derivatives are never asked for.

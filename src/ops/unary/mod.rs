@@ -10,7 +10,7 @@ use super::{
     ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -164,7 +164,11 @@ impl Op for Unary {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::value(self.0, cx.shapes.outputs[0].len()).into()
+        cuda::value(self.0, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(self.0, cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -205,7 +209,11 @@ impl Op for UnaryGrad {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::derivative(self.0, cx.shapes.outputs[0].len()).into()
+        cuda::derivative(self.0, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(self.0, cx)
     }
 
     /// Second derivatives are never asked for: the energy gradient is a first derivative, and no gradient flows through a chain.
