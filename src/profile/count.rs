@@ -309,7 +309,7 @@ fn node(launch: &Launch, planned: &Planned, precision: Precision, packed: &Packe
 fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f64 {
     let name = launch.kernel.name();
     let multiplies = match precision {
-        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_cell_"]
+        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_"]
             .iter()
             .any(|p| name.starts_with(p)),
         _ => (kernel.launches.iter()).any(|l| l.module.ends_with(precision.suffix())),
