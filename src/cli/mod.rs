@@ -13,6 +13,7 @@ mod eval;
 mod export;
 mod import;
 mod likelihood;
+mod ood;
 mod overrides;
 mod parity;
 mod profile;
@@ -57,6 +58,7 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Likelihood(likelihood::Args),
+    Ood(ood::Args),
     Ablate(ablate::Args),
     Report(report::Args),
     Bench(bench::Args),
@@ -114,6 +116,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
+        Command::Ood(args) => ood::run(args, progress),
         Command::Ablate(args) => ablate::run(args, progress),
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
