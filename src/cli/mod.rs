@@ -24,6 +24,7 @@ mod source;
 mod train;
 mod train_ebm;
 mod train_vae;
+mod tune;
 
 pub use progress::{ProgressKind, reporter};
 
@@ -63,6 +64,7 @@ enum Command {
     Report(report::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Tune(tune::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -121,6 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),

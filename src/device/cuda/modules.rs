@@ -39,6 +39,7 @@ modules![
     "mbconv_bf16",
     "noise",
     "optim",
+    "peaks",
     "reduce",
     "resample",
     "spectral",
