@@ -92,7 +92,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         step_size: config.sample.step_size,
         seed: config.run.seed,
     };
-    let mut run = |mut device: Box<dyn Device>| {
+    let run = |mut device: Box<dyn Device>| {
         let looks = looks(&mut *device, &chains, weights.as_ref(), settings)?;
         anyhow::Ok((device.name(), looks))
     };
