@@ -11,6 +11,7 @@ use gpu::{GpuContext, GpuKernel, Narrow};
 
 pub mod arena;
 pub mod gpu;
+pub mod variants;
 
 /// Where the noise of a run comes from: together with a stream and an element it names one random number.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use vaebm::config::Config;
 use vaebm::device::cuda::kernels::{Target, gpu_kernel, narrow};
-use vaebm::device::cuda::modules;
+use vaebm::device::cuda::{modules, peaks};
 use vaebm::langevin::programs::{Chains, StepNoise};
 use vaebm::nvae::Nvae;
 use vaebm::ops::registry::entries;
@@ -185,13 +185,13 @@ fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, Narrow, usize)) {
 #[test]
 fn arguments_are_the_parameters_of_the_kernel() {
     let known = all_kernels();
-    every_launch(|_, kernel, _, _| {
+    let check = |launches: &[GpuLaunch]| {
         for GpuLaunch {
             module,
             function,
             args,
             ..
-        } in &kernel.launches
+        } in launches
         {
             let file = known
                 .get(module)
@@ -205,7 +205,9 @@ fn arguments_are_the_parameters_of_the_kernel() {
                 "bytes of the arguments of `{function}`"
             );
         }
-    });
+    };
+    check(&peaks::launches());
+    every_launch(|_, kernel, _, _| check(&kernel.launches));
 }
 
 #[test]
@@ -313,6 +315,7 @@ fn kernels_that_are_given_bf16_say_so_in_their_names() {
 #[test]
 fn every_kernel_is_launched_by_some_program() {
     let mut used = BTreeSet::from(["noise_advance".to_owned()]);
+    used.extend(peaks::launches().into_iter().map(|l| l.function));
     every_launch(|_, kernel, _, _| used.extend(kernel.launches.iter().map(|l| l.function.clone())));
     let shipped = all_kernels().into_values().flat_map(BTreeMap::into_keys);
     let idle: Vec<String> = shipped.filter(|name| !used.contains(name)).collect();
