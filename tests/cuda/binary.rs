@@ -68,15 +68,6 @@ fn train(folder: &Path) -> Vec<OsString> {
     command
 }
 
-fn with_model(command: &'static [&'static str], flags: &'static [&'static str]) -> Command {
-    Box::new(move |folder| {
-        let mut all = words(command);
-        all.push(model(folder).into());
-        all.extend(words(flags));
-        all
-    })
-}
-
 /// Chains in bf16 beside chains in f32, with channels in eights, so that activations are stored as bf16.
 fn faithful(folder: &Path) -> Vec<OsString> {
     let path = folder.join("tiny.toml");
@@ -88,6 +79,15 @@ fn faithful(folder: &Path) -> Vec<OsString> {
     command.extend(words(&["--num-steps", "3", "--config"]));
     command.push(path.into());
     command
+}
+
+fn with_model(command: &'static [&'static str], flags: &'static [&'static str]) -> Command {
+    Box::new(move |folder| {
+        let mut all = words(command);
+        all.push(model(folder).into());
+        all.extend(words(flags));
+        all
+    })
 }
 
 fn doctor(_: &Path) -> Vec<OsString> {

@@ -20,7 +20,7 @@ mod tensors;
 
 use super::facts::{Facts, Rates};
 use super::{Device, DeviceError, ProgramId, expect_len, named};
-use crate::program::gpu::{GpuKernel, Precision};
+use crate::program::gpu::{GpuKernel, Narrow, Precision};
 use crate::program::variants::{self, Chooser};
 use crate::program::{Launch, Noise, Place, Plan, Slot};
 use crate::tensor::Shape;
@@ -130,14 +130,15 @@ impl Cuda {
         self.precision
     }
 
-    /// Seconds of kernels that all do what a launch does, each in every round, by turns, on memory that holds numbers of no meaning.
-    /// The L2 cache is filled with something else before each.
+    /// Seconds of kernels that all do what a launch does, each in every round, by turns, on memory that holds numbers of no meaning, with
+    /// `narrow` tensors in bf16. The L2 cache is filled with something else before each.
     ///
     /// # Errors
     /// A device that fails, or has too little memory.
     pub fn time_kernels(
         &mut self,
         launch: &Launch,
+        narrow: Narrow,
         kernels: Vec<GpuKernel>,
         rounds: usize,
     ) -> Result<Vec<Vec<f64>>, DeviceError> {
@@ -147,7 +148,7 @@ impl Cuda {
             outputs: lengths(&launch.outputs),
             updates: lengths(&launch.updates),
         };
-        let bed = Bed::new(&self.context, &self.stream, &lengths, &kernels)?;
+        let bed = Bed::new(&self.context, &self.stream, &lengths, narrow, &kernels)?;
         let all = bed.resolve(&self.stream, &mut self.modules, kernels)?;
         let flush = Block::new(&self.context, 2 * self.gpu.l2, "a flush of the L2 cache")?;
         let mut seconds = vec![Vec::with_capacity(rounds); all.len()];
