@@ -78,6 +78,16 @@ pub struct Bench<'d> {
     config: Config,
     batch: usize,
     step: u32,
+    window: Option<Window>,
+}
+
+/// The steps that an attached profiler records, counted from the first one submitted, warm-up included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first of them, from 0.
+    pub from: u32,
+    /// How many.
+    pub steps: u32,
 }
 
 impl<'d> Bench<'d> {
@@ -124,6 +134,7 @@ impl<'d> Bench<'d> {
             config: config.clone(),
             batch,
             step: 0,
+            window: None,
         })
     }
 
@@ -167,11 +178,43 @@ impl<'d> Bench<'d> {
         })
     }
 
+    /// Opens a profiler's window for some of the steps to come.
+    ///
+    /// # Errors
+    /// A device that no profiler looks at.
+    pub fn capture(&mut self, window: Window) -> Result<(), TrainError> {
+        // Closed to begin with, in case the profiler records from the start.
+        self.device.profiler_window(false)?;
+        self.window = Some(window);
+        Ok(())
+    }
+
+    /// Whether the profiler's window lies behind: `false` while it is still to come or open.
+    pub fn is_captured(&self) -> bool {
+        self.window
+            .is_none_or(|w| self.step >= w.from.saturating_add(w.steps))
+    }
+
     /// Submits one step.
     ///
     /// # Errors
     /// A model without stage 2 has no Langevin step; a device that fails.
     pub fn step(&mut self, what: What) -> Result<(), TrainError> {
+        let at = self.step;
+        if self.window.is_some_and(|w| w.from == at) {
+            self.device.profiler_window(true)?;
+        }
+        self.submit(what)?;
+        if self
+            .window
+            .is_some_and(|w| w.from.checked_add(w.steps) == Some(at + 1))
+        {
+            self.device.profiler_window(false)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, what: What) -> Result<(), TrainError> {
         let noise = Noise {
             seed: self.config.run.seed,
             step: self.step,

@@ -82,6 +82,12 @@ pub(super) struct Args {
     /// Say how steps changed since this report of `--json`, and whether that is more than noise.
     #[arg(long, value_name = "OLD.json", conflicts_with_all = ["json", "interactive", "dump", "profile", "trace"])]
     compare: Option<PathBuf>,
+    /// First step that an attached profiler records, counted from 0 with the warm-up: with `nsys profile -c cudaProfilerApi`.
+    #[arg(long, value_name = "N", requires = "capture_steps", conflicts_with_all = ["interactive", "dump", "profile", "trace"])]
+    capture_from: Option<u32>,
+    /// How many steps it records.
+    #[arg(long, value_name = "K", requires = "capture_from", value_parser = clap::value_parser!(u32).range(1..))]
+    capture_steps: Option<u32>,
     #[command(flatten)]
     flags: Overrides<Benched>,
 }
@@ -118,6 +124,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut bench = bench::Bench::new(&config, &mut *device, batch, weights.as_ref())?;
     if args.interactive {
         return interactive(&mut bench);
+    }
+    if let (Some(from), Some(steps)) = (args.capture_from, args.capture_steps) {
+        bench.capture(bench::Window { from, steps })?;
     }
     if args.profile || args.trace.is_some() {
         return profile(&mut bench, &args);
@@ -156,6 +165,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 "", change.ratio
             ))?;
         }
+    }
+    if !bench.is_captured() {
+        anyhow::bail!(
+            "the bench ended before the window of --capture-from and --capture-steps did: raise --seconds or lower them"
+        );
     }
     if args.json {
         let identity =

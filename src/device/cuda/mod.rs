@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream, profiler_start, profiler_stop};
 
 pub mod driver;
 pub mod kernels;
 mod memory;
 pub mod modules;
+mod nvtx;
 mod prepared;
 
 use super::{Device, DeviceError, ProgramId, expect_len, named};
@@ -195,6 +196,19 @@ impl Device for Cuda {
         self.run_with(program, |prepared, context, stream, stale| {
             prepared.time(context, stream, noise, stale)
         })
+    }
+
+    fn profiler_window(&mut self, open: bool) -> Result<(), DeviceError> {
+        self.stream.synchronize().doing("the GPU failed")?;
+        self.context
+            .bind_to_thread()
+            .doing("the GPU's context is not available")?;
+        let told = if open {
+            profiler_start()
+        } else {
+            profiler_stop()
+        };
+        told.doing("the driver does not open or close a profiler's window")
     }
 
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError> {

@@ -558,7 +558,7 @@ impl Worker<'_> {
         common.shared.put(address, bytes, value);
     }
 
-    fn count_shared(&mut self, addresses: &Lanes64, mask: u32, total: u32) {
+    pub fn count_shared(&mut self, addresses: &Lanes64, mask: u32, total: u32) {
         let (passes, needed) = bank_passes(addresses, mask, total);
         self.counters.shared_requests += 1;
         self.counters.shared_wavefronts += passes;
@@ -587,6 +587,7 @@ impl Worker<'_> {
         let count = count as u64;
         let c = &mut self.counters;
         c.global_requests += 1;
+        *c.sectors_by_width.entry(total).or_default() += count;
         c.ideal_sectors += u64::from(bytes.div_ceil(32)).min(count);
         let asked = u64::from(mask.count_ones() * total);
         if store {

@@ -276,13 +276,3 @@ fn parameter_buffer(extra: &In<usize>) -> Result<Vec<u8>, Status> {
         _ => Err(Status::InvalidValue),
     }
 }
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuProfilerStart() -> Status {
-    in_context(|_| Ok(()))
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuProfilerStop() -> Status {
-    in_context(|_| Ok(()))
-}
