@@ -10,6 +10,7 @@ use crate::tensor::Shape;
 use gpu::{GpuContext, GpuKernel};
 
 pub mod gpu;
+pub mod variants;
 
 /// Where the noise of a run comes from: together with a stream and an element it names one random number.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use vaebm::config::Config;
 use vaebm::device::cuda::kernels::gpu_kernel;
-use vaebm::device::cuda::modules;
+use vaebm::device::cuda::{modules, peaks};
 use vaebm::langevin::programs::{Chains, StepNoise};
 use vaebm::nvae::Nvae;
 use vaebm::ops::registry::entries;
@@ -156,13 +156,13 @@ fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
 #[test]
 fn arguments_are_the_parameters_of_the_kernel() {
     let known = all_kernels();
-    every_launch(|_, kernel, _| {
+    let check = |launches: &[GpuLaunch]| {
         for GpuLaunch {
             module,
             function,
             args,
             ..
-        } in &kernel.launches
+        } in launches
         {
             let file = known
                 .get(module)
@@ -176,7 +176,9 @@ fn arguments_are_the_parameters_of_the_kernel() {
                 "bytes of the arguments of `{function}`"
             );
         }
-    });
+    };
+    check(&peaks::launches());
+    every_launch(|_, kernel, _| check(&kernel.launches));
 }
 
 #[test]
@@ -252,6 +254,7 @@ fn addresses_lie_inside_their_tensors() {
 #[test]
 fn every_kernel_is_launched_by_some_program() {
     let mut used = BTreeSet::from(["noise_advance".to_owned()]);
+    used.extend(peaks::launches().into_iter().map(|l| l.function));
     every_launch(|_, kernel, _| used.extend(kernel.launches.iter().map(|l| l.function.clone())));
     let shipped = all_kernels().into_values().flat_map(BTreeMap::into_keys);
     let idle: Vec<String> = shipped.filter(|name| !used.contains(name)).collect();

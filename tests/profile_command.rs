@@ -188,8 +188,6 @@ fn within(steps: &str) -> u64 {
             "1",
             "--what",
             "langevin",
-            "--seconds",
-            "0.01",
             "--capture-from",
             "2",
             "--capture-steps",
@@ -230,10 +228,6 @@ fn what_cannot_be_told_is_refused_by_name() {
         &["--gpu", "bench --profile"],
     );
     fails(
-        words!["profile", "toy", "--measure", "--what", "energy"],
-        &["langevin", "stage1"],
-    );
-    fails(
         words![
             "profile",
             "--config",
@@ -252,8 +246,6 @@ fn what_cannot_be_told_is_refused_by_name() {
             "cpu",
             "--what",
             "langevin",
-            "--seconds",
-            "0.01",
             "--capture-from",
             "0",
             "--capture-steps",

@@ -5,6 +5,7 @@
 
 mod ablate;
 mod bench;
+mod chains;
 mod config;
 mod console;
 mod demo;
@@ -23,6 +24,7 @@ mod source;
 mod train;
 mod train_ebm;
 mod train_vae;
+mod tune;
 
 pub use progress::{ProgressKind, reporter};
 
@@ -57,10 +59,12 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Likelihood(likelihood::Args),
+    Chains(chains::Args),
     Ablate(ablate::Args),
     Report(report::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Tune(tune::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -114,10 +118,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
+        Command::Chains(args) => chains::run(args, progress),
         Command::Ablate(args) => ablate::run(args, progress),
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),

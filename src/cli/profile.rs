@@ -259,7 +259,7 @@ fn measured(args: &Args, config: &Config) -> anyhow::Result<()> {
     let what = match args.what {
         What::Langevin => bench::What::Langevin,
         What::Stage1 => bench::What::Stage1,
-        What::Energy => anyhow::bail!("--measure takes --what langevin or stage1"),
+        What::Energy => bench::What::Energy,
     };
     let batch = args.batch as usize;
     let mut device = config.run.open_device()?;
@@ -271,7 +271,7 @@ fn measured(args: &Args, config: &Config) -> anyhow::Result<()> {
         )
     })?;
     let precision = config.run.gpu_precision();
-    let timed = bench::Bench::new(config, &mut *device, batch, None)?.nodes(what)?;
+    let timed = bench::Bench::new(config, &mut *device, batch, None, &[what])?.nodes(what)?;
     let plan = programs::Program::from(args.what).plan(config, batch);
     let counted = count(&plan, precision, gpu.shared)?;
     let title = format!(

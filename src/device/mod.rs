@@ -3,9 +3,11 @@
 use crate::program::gpu::Precision;
 use crate::program::{Named, Noise, Plan, Slot};
 use crate::tensor::Shape;
+use facts::{Facts, Rates};
 
 pub mod cpu;
 pub mod cuda;
+pub mod facts;
 pub mod host;
 pub mod memory;
 
@@ -98,6 +100,33 @@ pub trait Device {
     /// Writes a state.
     fn write_state(&mut self, name: &str, data: &[f32]) -> Result<(), DeviceError>;
 
+    /// Waits until everything that was submitted has run; needed only to time it, as reads wait by themselves.
+    ///
+    /// # Errors
+    /// What went wrong since the last read.
+    fn synchronize(&mut self) -> Result<(), DeviceError> {
+        // The host has computed a run when it returns.
+        Ok(())
+    }
+    /// Bytes that a prepared program takes, states apart.
+    fn program_bytes(&self, program: ProgramId) -> usize {
+        self.plan(program).bytes()
+    }
+    /// What it tells about itself.
+    fn facts(&self) -> Facts {
+        Facts {
+            name: self.name(),
+            ..Facts::default()
+        }
+    }
+    /// Measures what it can do at most; takes a second.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn measure_rates(&mut self) -> Result<Rates, DeviceError> {
+        Ok(cpu::peaks::rates())
+    }
+
     /// Runs a program once.
     fn run(&mut self, program: ProgramId, noise: Noise) -> Result<(), DeviceError> {
         self.run_steps(program, noise, 1)
@@ -160,10 +189,11 @@ impl DeviceChoice {
     }
 }
 
-/// Opens a device. `threads` is for the host, 0 takes all cores; `precision` is for the GPU: the CPU computes in `f32`.
+/// Opens a device. `threads` is for the host, 0 takes all cores; `precision` is for the GPU: the CPU computes in `f32`. A GPU takes its
+/// table of kernel choices out of the user's cache ([`cuda::table`]).
 ///
 /// # Errors
-/// A device that is not there or cannot be used.
+/// A device that is not there or cannot be used; a table that cannot be understood.
 pub fn open(
     choice: DeviceChoice,
     threads: usize,
@@ -177,10 +207,15 @@ pub fn open(
     }
     match choice {
         DeviceChoice::Auto => match cuda::Cuda::new(0, precision) {
-            Ok(gpu) => Ok(Box::new(gpu)),
+            Ok(gpu) => tuned(gpu),
             Err(_) => Ok(host::cpu()),
         },
         DeviceChoice::Cpu => Ok(host::cpu()),
-        DeviceChoice::Cuda(ordinal) => Ok(Box::new(cuda::Cuda::new(ordinal.into(), precision)?)),
+        DeviceChoice::Cuda(ordinal) => tuned(cuda::Cuda::new(ordinal.into(), precision)?),
     }
+}
+
+fn tuned(mut gpu: cuda::Cuda) -> Result<Box<dyn Device>, DeviceError> {
+    gpu.use_table()?;
+    Ok(Box::new(gpu))
 }

@@ -8,6 +8,7 @@ mod stop;
 
 pub use folder::{BUFFER_FILE, RunError, RunFolder, Start};
 pub use machine::MACHINE_FILE;
+pub(crate) use machine::processor;
 pub use metrics::MetricsWriter;
 pub(crate) use metrics::json_number;
 pub use observer::{Event, Observer, Observers, Scalars, Silent};

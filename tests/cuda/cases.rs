@@ -1,10 +1,14 @@
 //! Every op's table of cases on the GPU against the plain reference in `f64`, values and gradients.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vaebm::device::cuda::kernels::gpu_kernel;
 use vaebm::ops::registry::entries;
 use vaebm::ops::testing::Case;
 use vaebm::program::gpu::Precision;
+use vaebm::program::variants::{self, Chooser, Site};
 use vaebm::tape::Tape;
 
 use crate::{Check, Outcome, Planned};
@@ -48,15 +52,79 @@ pub fn checks() -> Vec<Check> {
             checks.push(Check::new(name, move |planned| {
                 run(&cases(), precision, planned)
             }));
+            if all.iter().flat_map(tapes).any(|t| most(&t, precision) > 1) {
+                let name = format!("variants/{}/{}", entry.folder, precision.suffix());
+                checks.push(Check::new(name, move |planned| {
+                    run_variants(&cases(), precision, planned)
+                }));
+            }
         }
     }
     checks
 }
 
+fn tapes(case: &Case) -> [Tape; 2] {
+    [case.value_tape(), case.gradient_tape()]
+}
+
+/// Takes the variant of this number wherever there are so many, and notes how many there are at most.
+#[derive(Debug, Default)]
+struct Nth {
+    index: usize,
+    most: AtomicUsize,
+}
+
+impl Chooser for Nth {
+    fn choose(&self, _site: &Site, names: &[String], rule: usize) -> Option<usize> {
+        self.most.fetch_max(names.len(), Ordering::Relaxed);
+        // The rule's is number 0, so that number 0 is what runs without a chooser.
+        let mut order: Vec<usize> = (0..names.len()).filter(|i| *i != rule).collect();
+        order.insert(0, rule);
+        order.get(self.index).copied()
+    }
+}
+
+/// The most variants that any op of a program has, as far as can be told without the GPU: with as much shared memory as any has.
+fn most(tape: &Tape, precision: Precision) -> usize {
+    let nth = Arc::new(Nth::default());
+    let plan = tape.plan("variants");
+    variants::with(Some(nth.clone()), || {
+        for launch in plan.per_version.iter().chain(&plan.per_step) {
+            let planned = gpu_kernel(launch, precision, 227 << 10, true);
+            assert!(planned.is_ok(), "a case is small");
+        }
+    });
+    nth.most.load(Ordering::Relaxed)
+}
+
+/// As [`run`] with every variant but the rule's.
+fn run_variants(cases: &[Case], precision: Precision, planned: &mut Planned) -> Outcome {
+    let mut failures = BTreeSet::new();
+    for case in cases {
+        for tape in tapes(case) {
+            let tolerance = tolerance(case, &tape, precision);
+            for index in 1..most(&tape, precision) {
+                let checked = planned.on_gpu(precision, |device| {
+                    device.choose_by(Arc::new(Nth {
+                        index,
+                        ..Nth::default()
+                    }));
+                    case.check_within(&tape, device, tolerance)
+                });
+                failures.extend(checked.err().map(|e| format!("variant {index}: {e}")));
+            }
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(failures.into_iter().collect::<Vec<_>>().join("\n")),
+    }
+}
+
 fn run(cases: &[Case], precision: Precision, planned: &mut Planned) -> Outcome {
     let mut failures = Vec::new();
     for case in cases {
-        for tape in [case.value_tape(), case.gradient_tape()] {
+        for tape in tapes(case) {
             // A device of its own: cases share names of states.
             let tolerance = tolerance(case, &tape, precision);
             let checked = planned.on_gpu(precision, |device| {

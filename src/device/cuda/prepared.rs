@@ -16,7 +16,7 @@ use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Precision, Tensor, Word}
 use crate::program::{Launch, Noise, Place, Plan, Slot};
 
 /// A kernel with its arguments in the form that the driver takes.
-struct Call {
+pub(super) struct Call {
     function: sys::CUfunction,
     /// The planned launch: name and geometry.
     launch: GpuLaunch,
@@ -25,7 +25,7 @@ struct Call {
 }
 
 impl Call {
-    fn run(&self, stream: &CudaStream) -> Result<(), DeviceError> {
+    pub fn run(&self, stream: &CudaStream) -> Result<(), DeviceError> {
         let mut pointers: Vec<*mut c_void> = (self.arguments.iter())
             .map(|a| a.as_ptr().cast_mut().cast())
             .collect();
@@ -104,7 +104,14 @@ fn aligned(bytes: usize) -> usize {
 
 /// Tables as the device reads them, one after the other, and where each begins.
 #[derive(Default)]
-struct Tables(Vec<u64>);
+pub(super) struct Tables(pub Vec<u64>);
+
+/// What every call of a program shares: where its noise counter and its tables stand.
+#[derive(Clone, Copy)]
+pub(super) struct Common {
+    pub noise: sys::CUdeviceptr,
+    pub tables: sys::CUdeviceptr,
+}
 
 impl Prepared {
     pub fn new(
@@ -121,6 +128,10 @@ impl Prepared {
         let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
 
         let mut tables = Tables::default();
+        let common = Common {
+            noise: memory.at(layout.noise),
+            tables: memory.at(layout.tables),
+        };
         let mut resolve =
             |launches: &[Launch], kernels: Vec<Planned>| -> Result<Vec<Calls>, DeviceError> {
                 let mut all = Vec::with_capacity(launches.len());
@@ -132,7 +143,7 @@ impl Prepared {
                     let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
                     all.push(
                         planned
-                            .map(|l| call(modules, l, &place, &layout, &memory, &mut tables))
+                            .map(|l| call(modules, l, &place, common, &mut tables))
                             .collect::<Result<Calls, _>>()?,
                     );
                 }
@@ -142,7 +153,7 @@ impl Prepared {
         let per_step = resolve(&plan.per_step, kernels.per_step)?;
         let advance = GpuLaunch::new("noise", "noise_advance").block(1).noise();
         let nowhere = |_, _| unreachable!("the counter is the only argument");
-        let advance = call(modules, advance, &nowhere, &layout, &memory, &mut tables)?;
+        let advance = call(modules, advance, &nowhere, common, &mut tables)?;
 
         memory.write(stream, layout.tables, &tables.0)?;
         for ((_, data), offset) in plan.constants.iter().zip(&layout.constants) {
@@ -182,6 +193,11 @@ impl Prepared {
             steps_run: 0,
             advances: 0,
         })
+    }
+
+    /// Bytes of the program's allocation.
+    pub fn bytes(&self) -> usize {
+        self.layout.bytes
     }
 
     /// Takes a feed's numbers; they go to the device with the next run.
@@ -414,18 +430,17 @@ impl Layout {
 }
 
 /// Resolves a launch: its kernel's handle, and its arguments in words.
-fn call(
+pub(super) fn call(
     modules: &mut Modules,
     launch: GpuLaunch,
     place: &dyn Fn(Tensor, usize) -> sys::CUdeviceptr,
-    layout: &Layout,
-    memory: &Block,
+    common: Common,
     tables: &mut Tables,
 ) -> Result<Call, DeviceError> {
     let function = modules.function(&launch)?;
     let arguments = launch.args.iter().map(|arg| match arg {
         Arg::Address(tensor, element) => vec![place(*tensor, *element)],
-        Arg::Noise => vec![memory.at(layout.noise)],
+        Arg::Noise => vec![common.noise],
         Arg::Null => vec![0],
         Arg::Value(bytes) => {
             let mut words = vec![0u64; bytes.len().div_ceil(size_of::<u64>())];
@@ -433,12 +448,12 @@ fn call(
             words
         }
         Arg::Table(table) => {
-            let start = layout.tables + tables.0.len() * size_of::<u64>();
+            let start = common.tables + (tables.0.len() * size_of::<u64>()) as u64;
             tables.0.extend(table.iter().map(|word| match word {
                 Word::Address(tensor, element) => place(*tensor, *element),
                 Word::Number(number) => *number,
             }));
-            vec![memory.at(start)]
+            vec![start]
         }
     });
     Ok(Call {

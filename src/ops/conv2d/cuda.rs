@@ -7,6 +7,7 @@ use super::gradients::{Dgrad, Pack, Wgrad};
 use super::{Fprop, Geometry};
 use crate::ops::activation::Activation;
 use crate::program::gpu::{Arg, GpuContext, GpuKernel, GpuLaunch, Precision, THREADS, Tensor};
+use crate::program::variants::{self, Site};
 use crate::tensor::Shape;
 
 /// A tensor and the element of it where an operand begins; a multiple of four, as kernels move four numbers at once.
@@ -112,6 +113,13 @@ impl Conv {
         ]
     }
 
+    /// Where a pass has a choice of kernels.
+    fn site(&self, op: &'static str, precision: Precision) -> Site {
+        let extents: &[i32; 14] = bytemuck::cast_ref(self);
+        // Padding can be negative; as a key its bits do as well.
+        Site::new(op, extents.map(|e| e as usize).to_vec(), precision)
+    }
+
     /// Whether the products must be made one by one: groups, nothing to multiply, or more phases than a grid has layers.
     fn direct(&self) -> bool {
         self.groups > 1 || self.cin == 0 || self.cout == 0 || self.stride > 255
@@ -139,8 +147,23 @@ impl Tile {
     const SMALL: Tile = Tile::new(64, 64, false);
     const ANY: Tile = Tile::new(64, 64, true);
 
+    /// Those that any product with aligned rows can take.
+    const ALIGNED: [Tile; 3] = [Tile::LARGE, Tile::NARROW, Tile::SMALL];
+
     const fn new(m: usize, n: usize, any: bool) -> Self {
         Tile { m, n, any }
+    }
+
+    fn name(self) -> String {
+        format!("{}x{}", self.m, self.n)
+    }
+
+    /// This tile, which the rule takes, or the one that was measured to be faster.
+    fn or_measured(self, site: impl FnOnce() -> Site) -> Self {
+        match Tile::ALIGNED.iter().position(|tile| *tile == self) {
+            Some(rule) => variants::choose(site, &Tile::ALIGNED, Tile::name, rule),
+            None => self,
+        }
     }
 
     /// For a product of `rows` x `columns`; `aligned` if all rows of its factors and result begin on 16 bytes.
@@ -260,7 +283,10 @@ pub(crate) struct Forward {
 
 /// `y = post(conv(pre(x), w) + bias + residual)`.
 pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
-    let tile = || Tile::choose(conv.y_pixels(), conv.channels()[1], conv.aligned());
+    let tile = || {
+        Tile::choose(conv.y_pixels(), conv.channels()[1], conv.aligned())
+            .or_measured(|| conv.site("conv2d_fprop", precision))
+    };
     forward_by((!conv.direct()).then(tile), precision, conv, f)
 }
 
@@ -297,7 +323,10 @@ pub(crate) struct Backward {
 
 /// `dx = slope'(x) * conv^T(dy, w)`.
 pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
-    let tile = || Tile::choose(conv.phase_rows(), conv.channels()[0], conv.aligned());
+    let tile = || {
+        Tile::choose(conv.phase_rows(), conv.channels()[0], conv.aligned())
+            .or_measured(|| conv.site("conv2d_dgrad", precision))
+    };
     backward_by((!conv.direct()).then(tile), precision, conv, b)
 }
 
@@ -328,10 +357,70 @@ const SHARE: usize = 512;
 /// How a weight gradient's sum over `pixels`, for which one part has so many threads, is cut: the pixels of a part, and how many there are.
 fn parts(threads: usize, pixels: usize) -> (usize, usize) {
     let wanted = (MULTIPROCESSORS * THREADS_OF_ONE).div_ceil(threads.max(1));
-    let count = wanted.min(pixels.div_ceil(SHARE)).max(1);
-    // Whole steps of any precision.
-    let share = pixels.div_ceil(count).next_multiple_of(32).max(32);
+    cut(wanted.min(pixels.div_ceil(SHARE)), pixels)
+}
+
+/// About `count` parts of whole steps of any precision: the pixels of a part, and how many there are.
+fn cut(count: usize, pixels: usize) -> (usize, usize) {
+    let share = pixels.div_ceil(count.max(1)).next_multiple_of(32).max(32);
     (share, pixels.div_ceil(share).max(1))
+}
+
+/// How a weight gradient is made: its tile, `None` for the direct form, and how the sum is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Split {
+    tile: Option<Tile>,
+    share: usize,
+    parts: usize,
+}
+
+/// Most that the parts of a sum may take together in any variant, in elements, unless the rule takes more.
+const MOST_PARTS: usize = 1 << 26;
+
+impl Split {
+    /// With the parts that the rule gives a tile.
+    fn of(tile: Option<Tile>, conv: &Conv) -> Self {
+        let [rows, columns] = conv.weights();
+        let threads = match tile {
+            None => (rows * columns).next_multiple_of(THREADS as usize),
+            Some(tile) => tile.blocks(rows, columns) * tile.threads() as usize,
+        };
+        let (share, parts) = parts(threads, conv.y_pixels());
+        Split { tile, share, parts }
+    }
+
+    /// The rule's.
+    fn choose(conv: &Conv) -> Self {
+        let [rows, columns] = conv.weights();
+        let tile = || Tile::choose_split(rows, columns, conv.y_pixels(), conv.aligned());
+        Split::of((!conv.direct()).then(tile), conv)
+    }
+
+    /// The rule's and others: of either tile, half, as many, twice and four times as many parts, and one.
+    fn variants(self, conv: &Conv) -> Vec<Self> {
+        let mut all = vec![self];
+        let Some(Tile { any: false, .. }) = self.tile else {
+            return all;
+        };
+        let [rows, columns] = conv.weights();
+        for tile in [Tile::LARGE, Tile::SMALL] {
+            let of = Split::of(Some(tile), conv);
+            for wanted in [1, of.parts / 2, of.parts, 2 * of.parts, 4 * of.parts] {
+                let (share, parts) = cut(wanted, conv.y_pixels());
+                let variant = Split { share, parts, ..of };
+                let fits = parts * rows * columns <= MOST_PARTS && parts <= 65_535;
+                if fits && !all.contains(&variant) {
+                    all.push(variant);
+                }
+            }
+        }
+        all
+    }
+
+    fn name(self) -> String {
+        let tile = self.tile.map_or("direct".into(), Tile::name);
+        format!("{tile}/{}", self.parts)
+    }
 }
 
 /// The arguments of [`weight_gradient`].
@@ -349,25 +438,26 @@ pub(crate) struct WeightGradient {
 
 /// `dw[(tap, i), o] = sum over the pixels of pre(x) dy`; the workspace holds the parts of the sum, if there are several.
 pub(crate) fn weight_gradient(precision: Precision, conv: Conv, w: WeightGradient) -> GpuKernel {
-    let [rows, columns] = conv.weights();
-    let tile = || Tile::choose_split(rows, columns, conv.y_pixels(), conv.aligned());
-    weight_gradient_by((!conv.direct()).then(tile), precision, conv, w)
+    let variants = Split::choose(&conv).variants(&conv);
+    let site = || conv.site("conv2d_wgrad", precision);
+    let split = variants::choose(site, &variants, Split::name, 0);
+    weight_gradient_by(split, precision, conv, w)
 }
 
 /// As [`weight_gradient`], by tiles or directly.
 fn weight_gradient_by(
-    tile: Option<Tile>,
+    split: Split,
     precision: Precision,
     conv: Conv,
     w: WeightGradient,
 ) -> GpuKernel {
-    let ([rows, columns], pixels) = (conv.weights(), conv.y_pixels());
+    let [rows, columns] = conv.weights();
     let count = rows * columns;
+    let Split { tile, share, parts } = split;
     let (launch, blocks) = match tile {
         None => (direct("wgrad", count), count.div_ceil(THREADS as usize)),
         Some(tile) => (tile.launch("wgrad", precision), tile.blocks(rows, columns)),
     };
-    let (share, parts) = parts(blocks * launch.block[0] as usize, pixels);
     let launch = launch.grid([blocks, 1, parts]);
     let to = if parts == 1 {
         w.dw

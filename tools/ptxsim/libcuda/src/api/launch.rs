@@ -4,7 +4,7 @@ use std::ffi::{c_uint, c_void};
 
 use crate::{
     attributes::{MAX_BLOCK, MAX_GRID},
-    driver::{Driver, in_context},
+    driver::Driver,
     ffi::{Arguments, HostAddress, In},
     handles::Handle,
     queue::submit,
