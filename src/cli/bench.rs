@@ -123,6 +123,12 @@ pub(super) struct Args {
     /// Say how each row changed since this report of `--json`, and whether that is more than noise.
     #[arg(long, value_name = "OLD.json", conflicts_with_all = ["json", "interactive", "dump", "profile", "trace"])]
     compare: Option<PathBuf>,
+    /// Instead of measuring, submit this many runs and then those that an attached profiler records, as `nsys profile -c cudaProfilerApi`.
+    #[arg(long, value_name = "N", requires = "capture_steps", conflicts_with_all = ["json", "interactive", "dump", "compare", "profile", "trace"])]
+    capture_from: Option<u32>,
+    /// How many runs it records.
+    #[arg(long, value_name = "K", requires = "capture_from", value_parser = clap::value_parser!(u32).range(1..))]
+    capture_steps: Option<u32>,
     #[command(flatten)]
     flags: Overrides<Benched>,
 }
@@ -155,6 +161,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         (args.interactive, "--interactive"),
         (args.profile, "--profile"),
         (args.trace.is_some(), "--trace"),
+        (args.capture_from.is_some(), "--capture-from"),
     ];
     let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) else {
         return table(&args, &configs, weights.as_ref());
@@ -208,7 +215,16 @@ fn one(
         return interactive(&mut bench, &what);
     }
     for what in what {
-        profile(&mut bench, what, batch, args)?;
+        let window = args.capture_from.zip(args.capture_steps);
+        let Some((before, within)) = window else {
+            profile(&mut bench, what, batch, args)?;
+            continue;
+        };
+        bench.capture(what, before, within)?;
+        super::say(format_args!(
+            "{}: {within} runs after {before}, in a window for profilers",
+            what.name()
+        ))?;
     }
     Ok(())
 }

@@ -85,6 +85,13 @@ pub struct Sum {
 }
 
 impl Node {
+    /// Seconds that no kernel for this op can go below: the largest roof of its necessary work by the cost rule, which is its products of
+    /// matrices, its other arithmetic, or each of its arguments through the device memory once.
+    pub fn floor(&self, gpu: &Gpu, precision: Precision) -> f64 {
+        let [matrix, vector, _] = self.roofs(gpu, precision);
+        matrix.max(vector).max(self.compulsory / gpu.dram)
+    }
+
     /// Seconds that each roof asks for at least, in the order of [`Roof::ALL`].
     pub fn roofs(&self, gpu: &Gpu, precision: Precision) -> [f64; 3] {
         [
