@@ -5,6 +5,7 @@
 
 mod ablate;
 mod bench;
+mod chains;
 mod config;
 mod console;
 mod demo;
@@ -58,6 +59,7 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Likelihood(likelihood::Args),
+    Chains(chains::Args),
     Ablate(ablate::Args),
     Report(report::Args),
     Bench(bench::Args),
@@ -116,6 +118,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
+        Command::Chains(args) => chains::run(args, progress),
         Command::Ablate(args) => ablate::run(args, progress),
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),

@@ -4,6 +4,7 @@
 //! [0, 1] that a step is fed with. Both are pure functions of their settings and of an index, so a resumed run reads on
 //! exactly where it stopped.
 
+pub mod arrays;
 mod batch;
 mod cifar;
 mod error;

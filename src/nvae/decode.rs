@@ -18,6 +18,8 @@ pub struct Sampled {
     pub z: Vec<Var>,
     /// `log p(z)`, `[n]`: the sum over groups of the density of z, not of eps (trap 13).
     pub log_p: Var,
+    /// Its summands, top-down, each `[n]`.
+    pub log_p_of_groups: Vec<Var>,
 }
 
 impl Nvae {
@@ -70,6 +72,7 @@ impl Nvae {
             logits: image_logits(self, net, s),
             z: latents,
             log_p: sum_of(tape, &log_p),
+            log_p_of_groups: log_p,
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod latent;
 pub mod layout;
 pub mod linear;
 pub mod loss;
+pub mod mala;
 pub mod mbconv;
 pub mod noise;
 pub mod optim;

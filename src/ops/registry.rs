@@ -37,6 +37,7 @@ pub fn entries() -> Vec<Entry> {
         layout,
         linear,
         loss,
+        mala,
         mbconv,
         noise,
         optim,

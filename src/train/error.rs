@@ -85,6 +85,19 @@ pub enum TrainError {
         /// Their size, eta.
         step_size: f64,
     },
+    /// Traces that cannot be measured.
+    #[error(
+        "{name} of the chains cannot be measured: {source}; with step size {step_size} they may have left the density: use a smaller \
+         --step-size"
+    )]
+    Trace {
+        /// Of what.
+        name: String,
+        /// Why.
+        source: crate::langevin::diagnostics::TraceError,
+        /// Their step size, eta.
+        step_size: f64,
+    },
     /// Something the configuration and the data do not agree on.
     #[error("{0}")]
     Mismatch(String),

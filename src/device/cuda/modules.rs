@@ -34,6 +34,7 @@ modules![
     "latent",
     "layout",
     "loss",
+    "mala",
     "mbconv",
     "mbconv_bf16",
     "noise",

@@ -33,12 +33,16 @@ pub struct Counters {
     pub store_sectors_unique: u64,
     /// Least sectors that the same bytes would need if they were contiguous, summed over warp instructions.
     pub ideal_sectors: u64,
-    /// Shared-memory loads and stores issued for a warp.
+    /// Shared-memory loads and stores issued for a warp; core matrices (eight rows of 16 bytes) that `wgmma` reads.
     pub shared_requests: u64,
     /// Passes that those take; without conflicts each takes as many as its bytes need.
     pub shared_wavefronts: u64,
     /// Passes beyond those that the bytes need: bank conflicts.
     pub bank_conflicts: u64,
+    /// Bulk copies, each way.
+    pub bulk_copies: u64,
+    /// Bytes that they moved; also among the global loads and stores.
+    pub bulk_bytes: u64,
     /// Global atomics, per lane.
     pub global_atomics: u64,
     /// Shared atomics, per lane.
@@ -71,6 +75,8 @@ impl Counters {
         self.shared_requests += other.shared_requests;
         self.shared_wavefronts += other.shared_wavefronts;
         self.bank_conflicts += other.bank_conflicts;
+        self.bulk_copies += other.bulk_copies;
+        self.bulk_bytes += other.bulk_bytes;
         self.global_atomics += other.global_atomics;
         self.shared_atomics += other.shared_atomics;
         self.divergent_branches += other.divergent_branches;

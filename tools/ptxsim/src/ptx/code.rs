@@ -115,4 +115,8 @@ pub(crate) struct Code {
     pub calls: Vec<CallSite>,
     /// Results depend on the order of blocks even in a correct kernel (atomics that return, float atomics, ...).
     pub ordered: bool,
+    /// There are mbarriers or bulk copies; engines (`wgmma`, bulk stores) read shared memory; there are `wgmma`.
+    pub mbarriers: bool,
+    pub engines: bool,
+    pub wgmma: bool,
 }

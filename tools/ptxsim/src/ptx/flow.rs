@@ -85,6 +85,12 @@ pub(crate) fn arrange(mut raw: Vec<Raw>, entries: &[usize], code: &mut Code) -> 
                     _ => {}
                 }
                 code.ordered |= is_ordered(&op);
+                if let Op::Hopper(hopper) = &op {
+                    let class = hopper.class();
+                    code.mbarriers |= matches!(class, "mbarrier" | "bulk-copy");
+                    code.wgmma |= class == "wgmma";
+                    code.engines |= matches!(class, "bulk-copy" | "wgmma");
+                }
                 let inst = Inst {
                     op,
                     guard: instruction.inst.guard,

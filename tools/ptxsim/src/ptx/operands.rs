@@ -197,6 +197,7 @@ impl Op {
                 see(*mask, O);
                 see(*d, D);
             }
+            Op::Hopper(hopper) => hopper.visit(see),
         }
     }
 
@@ -256,6 +257,7 @@ impl Op {
             Op::Bar { .. } | Op::BarWarp { .. } => "barrier",
             Op::Shfl { .. } => "shuffle",
             Op::Vote { .. } | Op::Match { .. } | Op::Redux { .. } => "vote",
+            Op::Hopper(hopper) => hopper.class(),
         }
     }
 
@@ -291,6 +293,7 @@ impl Op {
                 };
                 Some((unit, (2 * mma.m * mma.n * mma.k / 32) as u64))
             }
+            Op::Hopper(hopper) => hopper.flops(),
             _ => None,
         }
     }
