@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod densities;
 pub mod diagnostics;
 pub mod draw;
+pub mod faithful;
 pub mod pixels;
 pub mod potential;
 pub mod programs;

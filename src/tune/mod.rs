@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::device::DeviceError;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::gpu_kernel;
+use crate::device::cuda::kernels::{PlanKernels, Target, gpu_kernel};
 use crate::device::cuda::table::Choice;
-use crate::program::gpu::GpuKernel;
+use crate::program::gpu::{GpuKernel, Narrow};
 use crate::program::variants::{self, Chooser, Site};
 use crate::program::{Launch, Plan};
 
@@ -53,6 +53,8 @@ pub struct Place<'p> {
     /// The one of the rule.
     pub rule: usize,
     launch: &'p Launch,
+    /// How its tensors are stored in the plan.
+    narrow: Narrow,
 }
 
 /// Every place of the plans' steps where there is a choice on this GPU, each once. What is computed once per parameter version is left
@@ -65,31 +67,40 @@ pub fn places<'p>(
     plans: impl IntoIterator<Item = &'p Plan>,
 ) -> Result<Vec<Place<'p>>, DeviceError> {
     let (mut known, mut places) = (BTreeSet::new(), Vec::new());
-    for launch in plans.into_iter().flat_map(|plan| &plan.per_step) {
-        let notes = Arc::new(Notes::default());
-        kernel(gpu, launch, notes.clone())?;
-        let mut noted = notes.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (site, names, rule) in noted.drain(..) {
-            if known.insert(site.clone()) {
-                places.push(Place {
-                    site,
-                    names,
-                    rule,
-                    launch,
-                });
+    for plan in plans {
+        let planned = PlanKernels::new(plan, target(gpu))?.per_step;
+        for (launch, planned) in plan.per_step.iter().zip(planned) {
+            let (notes, narrow) = (Arc::new(Notes::default()), planned.narrow);
+            kernel(gpu, launch, narrow, notes.clone())?;
+            let mut noted = notes.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for (site, names, rule) in noted.drain(..) {
+                if known.insert(site.clone()) {
+                    places.push(Place {
+                        site,
+                        names,
+                        rule,
+                        launch,
+                        narrow,
+                    });
+                }
             }
         }
     }
     Ok(places)
 }
 
+fn target(gpu: &Cuda) -> Target {
+    Target::new(gpu.precision(), gpu.shared())
+}
+
 fn kernel(
     gpu: &Cuda,
     launch: &Launch,
+    narrow: Narrow,
     chooser: Arc<dyn Chooser>,
 ) -> Result<GpuKernel, DeviceError> {
     variants::with(Some(chooser), || {
-        gpu_kernel(launch, gpu.precision(), gpu.shared(), true)
+        gpu_kernel(launch, target(gpu), true, narrow)
     })
 }
 
@@ -110,7 +121,7 @@ pub fn measure(gpu: &mut Cuda, place: &Place<'_>, rounds: usize) -> Result<Measu
     let variants = 0..place.names.len();
     let kernels = variants.map(|v| {
         let chooser = Arc::new(Only(place.site.clone(), v));
-        kernel(gpu, place.launch, chooser)
+        kernel(gpu, place.launch, place.narrow, chooser)
     });
     let kernels: Vec<GpuKernel> = kernels.collect::<Result<_, _>>()?;
     let times = gpu.time_kernels(place.launch, kernels, rounds.max(1))?;
@@ -161,6 +172,7 @@ mod tests {
             names: ["a", "b", "c"].map(String::from).into(),
             rule: 1,
             launch: &plan.per_step[0],
+            narrow: Narrow::NONE,
         };
         let variant = |times: [f64; 3]| chosen(&place, times.into()).choice.variant;
         assert_eq!(variant([9.9, 10.0, 9.8]), "b", "noise");
@@ -178,7 +190,8 @@ mod tests {
         let notes = Arc::new(Notes::default());
         for launch in &plan.per_step {
             variants::with(Some(notes.clone()), || {
-                gpu_kernel(launch, Precision::Bf16, 227 << 10, true).unwrap()
+                let target = Target::new(Precision::Bf16, 227 << 10);
+                gpu_kernel(launch, target, true, Narrow::NONE).unwrap()
             });
         }
         let noted = notes.0.lock().unwrap();

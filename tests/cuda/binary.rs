@@ -77,6 +77,19 @@ fn with_model(command: &'static [&'static str], flags: &'static [&'static str]) 
     })
 }
 
+/// Chains in bf16 beside chains in f32, with channels in eights, so that activations are stored as bf16.
+fn faithful(folder: &Path) -> Vec<OsString> {
+    let path = folder.join("tiny.toml");
+    let mut config = tiny::config(&folder.join("run"));
+    config.run.device = "cuda".into();
+    (config.vae.num_groups_per_scale, config.sample.step_size) = (1, 1e-3);
+    tiny::write_config(&path, &config);
+    let mut command = words(&["faithful", "--precision", "bf16", "--chains", "3"]);
+    command.extend(words(&["--num-steps", "3", "--config"]));
+    command.push(path.into());
+    command
+}
+
 fn doctor(_: &Path) -> Vec<OsString> {
     words(&["doctor"])
 }
@@ -158,6 +171,13 @@ fn refusals() -> Vec<Run> {
             command: Box::new(train),
             script: ALONE,
             says: &["ILLEGAL_ADDRESS"],
+        },
+        Run {
+            name: "binary/faithful",
+            fail: &[],
+            command: Box::new(faithful),
+            script: ALONE,
+            says: &["3 chains in bf16", "against f32", "bounds hold"],
         },
         Run {
             name: "binary/doctor",

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vaebm::device::cuda::kernels::gpu_kernel;
+use vaebm::device::cuda::kernels::{PlanKernels, Target, gpu_kernel};
 use vaebm::ops::registry::entries;
 use vaebm::ops::testing::Case;
-use vaebm::program::gpu::Precision;
+use vaebm::program::gpu::{Narrow, Precision};
 use vaebm::program::variants::{self, Chooser, Site};
 use vaebm::tape::Tape;
 
@@ -19,9 +19,20 @@ fn multiplies(tape: &Tape) -> bool {
     (tape.op_names().iter()).any(|name| products.iter().any(|p| name.starts_with(p)))
 }
 
+/// The most shared memory that a block can have on a GPU that is shipped for.
+const SHARED: usize = 227 << 10;
+
+/// Whether anything is stored as bf16 where products are made of such factors.
+fn stores_bf16(tape: &Tape) -> bool {
+    let kernels = PlanKernels::new(&tape.plan("case"), Target::new(Precision::Bf16, SHARED));
+    let kernels = kernels.expect("a case is small").per_step;
+    kernels.iter().any(|planned| planned.narrow != Narrow::NONE)
+}
+
 /// The largest allowed difference relative to the largest number of a tensor.
 ///
-/// A product of two rounded factors is off by two roundings, 2^-10 in tf32 (11 bits) and 2^-7 in bf16 (8 bits) at worst; the sum's largest
+/// A number stored in bf16 is off by 2^-9 of itself at worst, and so is all that is computed from it where slopes are about one: a few such
+/// numbers make up a result. A product of two rounded factors is off by two roundings, 2^-10 in tf32 (11 bits) and 2^-7 in bf16 (8 bits) at worst; the sum's largest
 /// number is about as large as a sum of random signs, so a few of them add up to several times that. Factors of chained ops round again.
 fn tolerance(case: &Case, tape: &Tape, precision: Precision) -> f64 {
     let rounding: f64 = match precision {
@@ -31,11 +42,20 @@ fn tolerance(case: &Case, tape: &Tape, precision: Precision) -> f64 {
     };
     match multiplies(tape) {
         true => case.tolerance.max(rounding),
+        false if precision == Precision::Bf16 => case.tolerance.max(4.0 * 2f64.powi(-8)),
         false => case.tolerance,
     }
 }
 
-/// One check for each folder and precision; folders without products run in f32 alone.
+/// The cases of which something is stored as bf16, if it is not what the host writes and reads.
+fn stored(cases: &[Case]) -> Vec<Case> {
+    let between = cases.iter().map(Case::between);
+    let stores =
+        |case: &Case| stores_bf16(&case.value_tape()) || stores_bf16(&case.gradient_tape());
+    between.filter(stores).collect()
+}
+
+/// One check for each folder and precision; folders without products run in f32 alone, and in bf16 those cases that store it.
 pub fn checks() -> Vec<Check> {
     let mut checks = Vec::new();
     for entry in entries() {
@@ -58,6 +78,13 @@ pub fn checks() -> Vec<Check> {
                     run_variants(&cases(), precision, planned)
                 }));
             }
+        }
+        if !stored(&all).is_empty() {
+            let cases = entry.cases;
+            let name = format!("cases/{}/stored", entry.folder);
+            checks.push(Check::new(name, move |planned| {
+                run(&stored(&cases()), Precision::Bf16, planned)
+            }));
         }
     }
     checks
@@ -90,7 +117,8 @@ fn most(tape: &Tape, precision: Precision) -> usize {
     let plan = tape.plan("variants");
     variants::with(Some(nth.clone()), || {
         for launch in plan.per_version.iter().chain(&plan.per_step) {
-            let planned = gpu_kernel(launch, precision, 227 << 10, true);
+            let target = Target::new(precision, 227 << 10);
+            let planned = gpu_kernel(launch, target, true, Narrow::NONE);
             assert!(planned.is_ok(), "a case is small");
         }
     });

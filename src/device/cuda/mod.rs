@@ -17,6 +17,7 @@ mod nvtx;
 pub mod peaks;
 mod prepared;
 pub mod table;
+mod tensors;
 
 use super::facts::{Facts, Rates};
 use super::{Device, DeviceError, ProgramId, expect_len, named};
@@ -25,6 +26,7 @@ use crate::program::variants::{self, Chooser};
 use crate::program::{Launch, Noise, Place, Plan, Slot};
 use crate::tensor::Shape;
 use driver::{Doing, Gpu};
+use kernels::Target;
 use loose::{Bed, Lengths};
 use memory::Block;
 use modules::Modules;
@@ -238,7 +240,7 @@ impl Device for Cuda {
                 &self.context,
                 &self.stream,
                 &mut self.modules,
-                (self.precision, self.gpu.shared),
+                Target::new(self.precision, self.gpu.shared),
                 plan,
                 states,
                 &blocks,
@@ -304,10 +306,12 @@ impl Device for Cuda {
 
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError> {
         let prepared = self.prepared(program);
-        let slot = named(&prepared.plan.outputs, "output", name)?;
+        let outputs = &prepared.plan.outputs;
+        let slot = named(outputs, "output", name)?;
+        let index = outputs.iter().position(|o| o.name == name);
         let (memory, offset) = match slot.place {
             Place::State(index) => (&self.states[prepared.states[index]].memory, 0),
-            _ => prepared.location(&slot).expect("not a state"),
+            _ => prepared.location(index.expect("found just now")),
         };
         memory.read(&self.stream, offset, slot.shape.len())
     }

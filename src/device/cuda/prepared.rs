@@ -7,13 +7,13 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, result, sys};
 
 use super::driver::Doing;
-use super::kernels::{PlanKernels, Planned};
+use super::kernels::{PlanKernels, Planned, Target};
 use super::memory::{ALIGN, Block, Staging};
 use super::modules::Modules;
 use super::nvtx;
 use crate::device::DeviceError;
-use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Precision, Tensor, Word};
-use crate::program::{Launch, Noise, Place, Plan, Slot};
+use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Tensor, Word};
+use crate::program::{Launch, Noise, Place, Plan};
 
 /// A kernel with its arguments in the form that the driver takes.
 pub(super) struct Call {
@@ -60,6 +60,9 @@ struct Layout {
     kept: usize,
     noise: usize,
     constants: Vec<usize>,
+    feeds: Vec<usize>,
+    /// Of each named output; of a state none that is looked at.
+    named: Vec<usize>,
     tables: usize,
     bytes: usize,
 }
@@ -118,12 +121,12 @@ impl Prepared {
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
         modules: &mut Modules,
-        (precision, shared): (Precision, usize),
+        target: Target,
         plan: Plan,
         states: Vec<usize>,
         blocks: &[StateBlock<'_>],
     ) -> Result<Self, DeviceError> {
-        let kernels = PlanKernels::new(&plan, precision, shared)?;
+        let kernels = PlanKernels::new(&plan, target)?;
         let layout = Layout::new(&plan, &kernels);
         let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
 
@@ -135,12 +138,12 @@ impl Prepared {
         let mut resolve =
             |launches: &[Launch], kernels: Vec<Planned>| -> Result<Vec<Calls>, DeviceError> {
                 let mut all = Vec::with_capacity(launches.len());
-                for (launch, Planned { kernel, kept_at }) in launches.iter().zip(kernels) {
+                for (launch, kernel) in launches.iter().zip(kernels) {
                     let place = |tensor, element| {
-                        let kept = layout.kept + kept_at * size_of::<f32>();
-                        layout.address(&memory, blocks, &states, (launch, kept), tensor, element)
+                        layout.address(&memory, blocks, &states, (launch, &kernel), tensor, element)
                     };
-                    let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
+                    let planned = kernel.kernel.launches.iter();
+                    let planned = planned.filter(|l| !l.grid.contains(&0)).cloned();
                     all.push(
                         planned
                             .map(|l| call(modules, l, &place, common, &mut tables))
@@ -162,12 +165,9 @@ impl Prepared {
         }
         let mut staged = aligned(size_of::<NoiseCounter>());
         let mut feed_offsets = Vec::new();
-        for feed in &plan.feeds {
+        for (feed, at) in plan.feeds.iter().zip(&layout.feeds) {
             let bytes = feed.slot.shape.len() * size_of::<f32>();
-            let Place::Arena(offset) = feed.slot.place else {
-                unreachable!("a feed lives in the arena");
-            };
-            memory.clear(stream, layout.arena + offset * size_of::<f32>(), bytes)?;
+            memory.clear(stream, *at, bytes)?;
             feed_offsets.push(staged);
             staged += aligned(bytes);
         }
@@ -209,15 +209,9 @@ impl Prepared {
         Ok(())
     }
 
-    /// The allocation and the byte in it where an arena slot or constant stands; `None` for a state.
-    pub fn location(&self, slot: &Slot) -> Option<(&Block, usize)> {
-        match slot.place {
-            Place::Arena(offset) => {
-                Some((&self.memory, self.layout.arena + offset * size_of::<f32>()))
-            }
-            Place::Constant(index) => Some((&self.memory, self.layout.constants[index])),
-            Place::State(_) => None,
-        }
+    /// The allocation and the byte in it where the plan's named output of this index stands, which is no state.
+    pub fn location(&self, output: usize) -> (&Block, usize) {
+        (&self.memory, self.layout.named[output])
     }
 
     /// Sends what was fed and the noise counter.
@@ -234,13 +228,8 @@ impl Prepared {
         staging.send(stream, 0, size_of::<NoiseCounter>(), to)?;
         for (index, feed) in self.plan.feeds.iter().enumerate() {
             let bytes = feed.slot.shape.len() * size_of::<f32>();
-            let Place::Arena(offset) = feed.slot.place else {
-                unreachable!("a feed lives in the arena");
-            };
             if std::mem::take(&mut self.dirty[index]) && bytes > 0 {
-                let to = self
-                    .memory
-                    .at(self.layout.arena + offset * size_of::<f32>());
+                let to = self.memory.at(self.layout.feeds[index]);
                 staging.send(stream, self.feed_offsets[index], bytes, to)?;
             }
         }
@@ -389,15 +378,28 @@ impl Layout {
             bytes += aligned(count * size);
             at
         };
+        let arena = take(kernels.arena.bytes, 1);
+        let workspace = take(kernels.workspace, size_of::<f32>());
+        let kept = take(kernels.kept, size_of::<f32>());
+        let noise = take(1, size_of::<NoiseCounter>());
+        let constants: Vec<usize> = (plan.constants.iter())
+            .map(|(shape, _)| take(shape.len(), size_of::<f32>()))
+            .collect();
+        let tables = take(words, size_of::<u64>());
+        let named = plan.outputs.iter().zip(&kernels.arena.named);
+        let named = named.map(|(output, at)| match output.slot.place {
+            Place::Constant(index) => constants[index],
+            Place::Arena(_) | Place::State(_) => arena + at,
+        });
         Layout {
-            arena: take(plan.arena, size_of::<f32>()),
-            workspace: take(kernels.workspace, size_of::<f32>()),
-            kept: take(kernels.kept, size_of::<f32>()),
-            noise: take(1, size_of::<NoiseCounter>()),
-            constants: (plan.constants.iter())
-                .map(|(shape, _)| take(shape.len(), size_of::<f32>()))
-                .collect(),
-            tables: take(words, size_of::<u64>()),
+            named: named.collect(),
+            feeds: kernels.arena.feeds.iter().map(|at| arena + at).collect(),
+            arena,
+            workspace,
+            kept,
+            noise,
+            constants,
+            tables,
             bytes,
         }
     }
@@ -407,22 +409,22 @@ impl Layout {
         memory: &Block,
         blocks: &[StateBlock<'_>],
         states: &[usize],
-        (launch, kept): (&Launch, usize),
+        (launch, planned): (&Launch, &Planned),
         tensor: Tensor,
         element: usize,
     ) -> sys::CUdeviceptr {
-        let slot = match tensor {
-            Tensor::Input(i) => &launch.inputs[i],
-            Tensor::Output(i) => &launch.outputs[i],
-            Tensor::Update(i) => &launch.updates[i],
-            Tensor::Workspace => {
-                return memory.at(self.workspace + element * size_of::<f32>());
+        let offset = element * planned.narrow.stored(tensor).bytes();
+        let (slot, at) = match tensor {
+            Tensor::Input(i) => (&launch.inputs[i], planned.places.inputs[i]),
+            Tensor::Output(i) => (&launch.outputs[i], planned.places.outputs[i]),
+            Tensor::Update(i) => (&launch.updates[i], 0),
+            Tensor::Workspace => return memory.at(self.workspace + offset),
+            Tensor::Kept => {
+                return memory.at(self.kept + planned.kept_at * size_of::<f32>() + offset);
             }
-            Tensor::Kept => return memory.at(kept + element * size_of::<f32>()),
         };
-        let offset = element * size_of::<f32>();
         match slot.place {
-            Place::Arena(start) => memory.at(self.arena + start * size_of::<f32>() + offset),
+            Place::Arena(_) => memory.at(self.arena + at + offset),
             Place::Constant(index) => memory.at(self.constants[index] + offset),
             Place::State(index) => blocks[states[index]].memory.at(offset),
         }
