@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use ptxsim::Chip;
 use simulate::{Simulator, Usage};
 use vaebm::config::Config;
-use vaebm::device::cuda::kernels::PlanKernels;
+use vaebm::device::cuda::kernels::{PlanKernels, Target};
 use vaebm::device::cuda::modules;
 use vaebm::profile::count::count;
 use vaebm::profile::counters::{Counters, Unit, beyond_l2, largest};
@@ -52,7 +52,7 @@ struct Step {
 impl Step {
     fn new(config: &Config, batch: usize, shared: usize) -> Self {
         let plan = Program::Langevin.plan(config, batch);
-        let kernels = PlanKernels::new(&plan, BF16, shared).expect("small enough");
+        let kernels = PlanKernels::new(&plan, Target::new(BF16, shared)).expect("small enough");
         Step {
             batch,
             plan,
@@ -89,7 +89,7 @@ fn rows(simulator: &mut Simulator, gpu: &Gpu, shared: usize) -> BTreeMap<String,
     let small = [1, 2, 4, 8, 16].map(|n| Step::new(&config, n, shared));
     let of = |n: usize| &small[n.ilog2() as usize];
     let whole = Step::new(&config, BATCH, shared);
-    let nodes = count(&whole.plan, BF16, shared).expect("small enough");
+    let nodes = count(&whole.plan, Target::new(BF16, shared)).expect("small enough");
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for (i, node) in nodes.iter().enumerate() {
         let pairs = SIMULATED.map(|pair| pair.map(of));

@@ -9,6 +9,7 @@ use super::source::Source;
 use crate::bench;
 use crate::config::schema::Section;
 use crate::config::{Config, Ebm, Run, Stage, Vae};
+use crate::device::cuda::kernels::Target;
 use crate::profile::count::{Node, Roof, Sum, count};
 use crate::profile::counters::{Unit, largest};
 use crate::profile::gpus::{GPUS, Gpu};
@@ -273,7 +274,7 @@ fn measured(args: &Args, config: &Config) -> anyhow::Result<()> {
     let precision = config.run.gpu_precision();
     let timed = bench::Bench::new(config, &mut *device, batch, None, &[what])?.nodes(what)?;
     let plan = programs::Program::from(args.what).plan(config, batch);
-    let counted = count(&plan, precision, gpu.shared)?;
+    let counted = count(&plan, Target::new(precision, gpu.shared))?;
     let title = format!(
         "{what:?} of {}, batch {batch}, {} on {name}: measured node by node, outside of any graph",
         config.run.preset,

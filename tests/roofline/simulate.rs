@@ -8,7 +8,7 @@ use vaebm::device::cuda::kernels::Planned;
 use vaebm::device::cuda::modules;
 use vaebm::profile::counters::Counters;
 use vaebm::program::gpu::{Arg, GpuLaunch, NoiseCounter, Tensor, Word};
-use vaebm::program::{Launch, Place};
+use vaebm::program::{Launch, Place, Slot};
 
 /// What `ptxas` found of a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -171,45 +171,53 @@ fn filled(memory: &Memory, bytes: &[u8]) -> u64 {
     address
 }
 
-/// Where the tensors of a node stand.
+/// Where the tensors of a node stand. Inputs that are one tensor are one buffer.
 struct Buffers<'a> {
     node: &'a Launch,
-    places: HashMap<Place, u64>,
+    planned: &'a Planned,
+    inputs: HashMap<Place, u64>,
+    outputs: Vec<u64>,
+    updates: Vec<u64>,
     workspace: u64,
     kept: u64,
     noise: u64,
 }
 
 impl<'a> Buffers<'a> {
-    fn new(node: &'a Launch, planned: &Planned, memory: &Memory) -> Self {
-        let mut lens: HashMap<Place, usize> = HashMap::new();
-        for slot in node.inputs.iter().chain(&node.outputs).chain(&node.updates) {
-            let len = lens.entry(slot.place).or_default();
-            *len = slot.shape.len().max(*len);
-        }
+    fn new(node: &'a Launch, planned: &'a Planned, memory: &Memory) -> Self {
+        // Enough for any storage.
         let tensor = |len: usize| filled(memory, bytemuck::cast_slice(&numbers(len.max(1))));
+        let slots = |slots: &[Slot]| slots.iter().map(|s| tensor(s.shape.len())).collect();
+        let mut inputs = HashMap::new();
+        for slot in &node.inputs {
+            let place = inputs.entry(slot.place);
+            place.or_insert_with(|| tensor(slot.shape.len()));
+        }
         let counter = NoiseCounter {
             seed: 1,
             ..NoiseCounter::default()
         };
         Buffers {
-            places: lens.into_iter().map(|(p, len)| (p, tensor(len))).collect(),
+            node,
+            planned,
+            inputs,
+            outputs: slots(&node.outputs),
+            updates: slots(&node.updates),
             workspace: tensor(planned.kernel.workspace),
             kept: tensor(planned.kernel.kept.map_or(0, |k| k.len)),
             noise: filled(memory, bytemuck::bytes_of(&counter)),
-            node,
         }
     }
 
     fn at(&self, tensor: Tensor, element: usize) -> u64 {
         let start = match tensor {
-            Tensor::Input(i) => self.places[&self.node.inputs[i].place],
-            Tensor::Output(i) => self.places[&self.node.outputs[i].place],
-            Tensor::Update(i) => self.places[&self.node.updates[i].place],
+            Tensor::Input(i) => self.inputs[&self.node.inputs[i].place],
+            Tensor::Output(i) => self.outputs[i],
+            Tensor::Update(i) => self.updates[i],
             Tensor::Workspace => self.workspace,
             Tensor::Kept => self.kept,
         };
-        start + (element * size_of::<f32>()) as u64
+        start + (element * self.planned.narrow.stored(tensor).bytes()) as u64
     }
 }
 
