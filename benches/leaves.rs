@@ -5,7 +5,6 @@
 //! NAME: the best of many runs, and the share of the measured peak.
 
 use criterion::{Criterion, Throughput};
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 use vaebm::device::cpu::conv::{self, ConvGeometry, ConvWeights};
 use vaebm::device::cpu::gemm::{self, Activation, Epilogue, Lhs, Rhs};

@@ -416,7 +416,7 @@ fn wrong_checkpoints_are_named() {
         "--num-channels-enc",
         "16",
     ];
-    refused(at, &args, &[file, "shape"]);
+    refused(at, &args, &[file, "vae.num_channels_enc = 8", "says 16"]);
     let args = [
         "train",
         "ebm",

@@ -272,6 +272,19 @@ impl<'d> Bench<'d> {
         Ok(self.device.synchronize()?)
     }
 
+    /// Runs some times, and then some more within a window that an attached profiler records.
+    ///
+    /// # Errors
+    /// As [`Bench::step`]; a device that no such profiler looks at.
+    pub fn capture(&mut self, what: What, before: u32, within: u32) -> Result<(), TrainError> {
+        // Closed to begin with, in case the profiler records from the start.
+        self.device.profiler_window(false)?;
+        (0..before).try_for_each(|_| self.submit(what))?;
+        self.device.profiler_window(true)?;
+        (0..within).try_for_each(|_| self.submit(what))?;
+        Ok(self.device.profiler_window(false)?)
+    }
+
     /// Runs whose times are those of one step.
     fn per_run(&self, what: What) -> f64 {
         match what {

@@ -123,6 +123,12 @@ pub(super) struct Args {
     /// Say how each row changed since this report of `--json`, and whether that is more than noise.
     #[arg(long, value_name = "OLD.json", conflicts_with_all = ["json", "interactive", "dump", "profile", "trace"])]
     compare: Option<PathBuf>,
+    /// Instead of measuring, submit this many runs and then those that an attached profiler records, as `nsys profile -c cudaProfilerApi`.
+    #[arg(long, value_name = "N", requires = "capture_steps", conflicts_with_all = ["json", "interactive", "dump", "compare", "profile", "trace"])]
+    capture_from: Option<u32>,
+    /// How many runs it records.
+    #[arg(long, value_name = "K", requires = "capture_from", value_parser = clap::value_parser!(u32).range(1..))]
+    capture_steps: Option<u32>,
     #[command(flatten)]
     flags: Overrides<Benched>,
 }
@@ -155,6 +161,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         (args.interactive, "--interactive"),
         (args.profile, "--profile"),
         (args.trace.is_some(), "--trace"),
+        (args.capture_from.is_some(), "--capture-from"),
     ];
     let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) else {
         return table(&args, &configs, weights.as_ref());
@@ -208,7 +215,16 @@ fn one(
         return interactive(&mut bench, &what);
     }
     for what in what {
-        profile(&mut bench, what, batch, args)?;
+        let window = args.capture_from.zip(args.capture_steps);
+        let Some((before, within)) = window else {
+            profile(&mut bench, what, batch, args)?;
+            continue;
+        };
+        bench.capture(what, before, within)?;
+        super::say(format_args!(
+            "{}: {within} runs after {before}, in a window for profilers",
+            what.name()
+        ))?;
     }
     Ok(())
 }
@@ -217,7 +233,7 @@ fn one(
 fn table(args: &Args, configs: &[Config], weights: Option<&Checkpoint>) -> anyhow::Result<()> {
     let old = args.compare.as_deref().map(earlier).transpose()?;
     let mut rates = HashMap::new();
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for config in configs {
         for batch in &args.batch {
             for what in &args.what {
@@ -231,10 +247,9 @@ fn table(args: &Args, configs: &[Config], weights: Option<&Checkpoint>) -> anyho
                 };
                 let known = rates.entry(config.run.gpu_precision()).or_insert(None);
                 let mut told = Ok(());
-                let first = rows.is_empty();
                 rows::measure(request, known, |row| {
                     if told.is_ok() && !args.json {
-                        told = print(&row, first, old.as_ref());
+                        told = print(&row, rows.last(), old.as_ref());
                     }
                     rows.push(row);
                 })?;
@@ -256,9 +271,9 @@ fn earlier(path: &Path) -> anyhow::Result<serde_json::Value> {
         .with_context(|| format!("{} is no report of `vaebm bench --json`", path.display()))
 }
 
-/// Prints a row, before the first one what it was measured on, and how it changed since an earlier report.
-fn print(row: &Row, first: bool, old: Option<&serde_json::Value>) -> anyhow::Result<()> {
-    if first {
+/// Prints a row and how it changed since an earlier report; before it what it was measured on, unless the row before it says so.
+fn print(row: &Row, last: Option<&Row>, old: Option<&serde_json::Value>) -> anyhow::Result<()> {
+    if last.is_none_or(|last| last.key.precision != row.key.precision) {
         head(row)?;
     }
     let (key, f) = (&row.key, &row.figures);

@@ -7,12 +7,12 @@ use super::source::{Source, config_in};
 use crate::checkpoint::{Checkpoint, replace_file};
 use crate::config::schema::Section;
 use crate::config::{ChainsConfig, Config, ConfigError, Run, Sample, Stage};
-use crate::data::arrays::{Array, write_npz};
+use crate::data::arrays::write_npz;
 use crate::langevin::densities::Analytic;
-use crate::langevin::study::{Study, of_run, study};
+use crate::langevin::study::{of_run, study};
 use crate::run::RunFolder;
 use anyhow::Context;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug)]
 pub(super) struct Measured;
@@ -40,7 +40,7 @@ impl Scope for Measured {
 ///
 /// RUN is a run folder or a checkpoint file of stage 2. Without one, --target-density names a density with a known answer, on which
 /// samplers can be compared with those of other libraries on equal ground.
-/// How to read the figures: docs/chains.md.
+/// In a run folder the figures are kept as chains.json, which `vaebm report` shows. How to read them: docs/chains.md.
 ///
 /// Examples:
 ///   vaebm chains runs/glyphs --num-chains 32 --num-draws 500
@@ -133,23 +133,18 @@ pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let Some(measured) = measured else {
         return super::say("stopped; nothing was measured");
     };
-    if let Some(path) = &args.traces {
-        save(&measured, path)?;
-    }
     match args.json {
-        true => super::say(serde_json::to_string(&measured)?),
-        false => super::say(measured.text().trim_end()),
+        true => super::say(serde_json::to_string(&measured)?)?,
+        false => super::say(measured.text().trim_end())?,
     }
-}
-
-fn save(measured: &Study, path: &Path) -> anyhow::Result<()> {
-    let arrays: Vec<Array> = (measured.traces.iter())
-        .map(|trace| Array {
-            name: trace.name.clone(),
-            shape: vec![measured.chains, measured.draws],
-            values: trace.chains.concat(),
-        })
-        .collect();
-    replace_file(path, &write_npz(&arrays))
-        .with_context(|| format!("cannot write {}", path.display()))
+    if let Some(path) = &args.traces {
+        let saved = replace_file(path, &write_npz(&measured.arrays()));
+        saved.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(run) = args.run.filter(|run| run.is_dir()) {
+        let path = run.join("chains.json");
+        let saved = replace_file(&path, measured.record()?.to_string().as_bytes());
+        saved.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }

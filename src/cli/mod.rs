@@ -15,6 +15,7 @@ mod export;
 mod faithful;
 mod import;
 mod likelihood;
+mod ood;
 mod overrides;
 mod parity;
 mod profile;
@@ -60,6 +61,7 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Likelihood(likelihood::Args),
+    Ood(ood::Args),
     Chains(chains::Args),
     Ablate(ablate::Args),
     Report(report::Args),
@@ -120,6 +122,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
+        Command::Ood(args) => ood::run(args, progress),
         Command::Chains(args) => chains::run(args, progress),
         Command::Ablate(args) => ablate::run(args, progress),
         Command::Report(args) => report::run(args),

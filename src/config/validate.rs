@@ -444,6 +444,10 @@ impl Config {
         problems.at_least_one("train_ebm.save_every", train.save_every);
         problems.at_least_one("train_ebm.sample_every", train.sample_every);
         problems.at_least_one("train_ebm.log_every", train.log_every);
+        problems.count("train_ebm.score_images", train.score_images, 16, 1 << 20);
+        problems.unless(train.patience == 0 || train.score_every > 0, || {
+            "train_ebm.patience counts scores, and train_ebm.score_every = 0 makes none".into()
+        });
         problems.unless(
             !train.use_buffer || train.buffer_size >= train.batch_size,
             || {

@@ -78,6 +78,17 @@ pub trait Device {
     ) -> Result<(), DeviceError>;
     /// Runs a program once and tells the seconds that each launch of a step took, in the order of `plan.per_step`.
     fn time_launches(&mut self, program: ProgramId, noise: Noise) -> Result<Vec<f64>, DeviceError>;
+    /// Opens or closes the window that an attached profiler records, such as `nsys profile -c cudaProfilerApi`, after all work before it.
+    ///
+    /// # Errors
+    /// A device that no such profiler looks at.
+    fn profiler_window(&mut self, open: bool) -> Result<(), DeviceError> {
+        let _ = open;
+        Err(DeviceError::Failed(format!(
+            "a profiler's capture window is of a GPU, and this is {}: take --device cuda",
+            self.name()
+        )))
+    }
     /// Reads an output of the last run.
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError>;
     /// The names and shapes of all states, in order of creation.

@@ -1,11 +1,16 @@
-//! A study in words and columns.
+//! A study in words and columns, as JSON and as arrays.
 
 use std::fmt::Write;
 
-use super::study::{Quantity, Study};
+use serde_json::Value;
+
+use super::study::{Quantity, Study, Trace};
+use crate::data::arrays::Array;
 
 /// Quantities that are listed; of more, the one that mixes worst is named.
 const LISTED: usize = 24;
+/// Chains whose traces are kept for a report.
+const SHOWN: usize = 4;
 /// Movements that a line holds.
 const A_LINE: usize = 10;
 
@@ -30,6 +35,29 @@ impl Study {
         self.quantities
             .iter()
             .min_by(|a, b| key(a).total_cmp(&key(b)))
+    }
+
+    /// The traces as named arrays `[chains, draws]`.
+    pub fn arrays(&self) -> Vec<Array> {
+        let array = |trace: &Trace| Array {
+            name: trace.name.clone(),
+            shape: vec![self.chains, self.draws],
+            values: trace.chains.concat(),
+        };
+        self.traces.iter().map(array).collect()
+    }
+
+    /// The study as JSON with the first chains' log-densities, for a report.
+    ///
+    /// # Errors
+    /// What `serde_json` refuses; nothing in a study is of that kind.
+    pub fn record(&self) -> serde_json::Result<Value> {
+        let mut record = serde_json::to_value(self)?;
+        if let Some(trace) = self.traces.first() {
+            let shown = trace.chains.iter().take(SHOWN);
+            record[&trace.name] = shown.cloned().collect();
+        }
+        Ok(record)
     }
 
     /// The study as text.

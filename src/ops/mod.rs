@@ -35,6 +35,7 @@ pub mod optim;
 pub mod reduce;
 pub mod registry;
 pub mod resample;
+pub mod residual_block;
 pub mod residual_cell;
 pub mod spectral;
 pub mod squeeze_excite;
@@ -218,6 +219,8 @@ pub struct Backward<'a> {
     pub cotangents: &'a [Option<Var>],
     /// Which inputs need a gradient.
     pub wants: &'a [bool],
+    /// See [`Backward::so_far`].
+    pub collected: &'a dyn Fn(Var) -> Option<Var>,
 }
 
 impl Backward<'_> {
@@ -225,6 +228,13 @@ impl Backward<'_> {
     pub fn cotangent(&self, i: usize) -> Var {
         self.cotangents[i]
             .unwrap_or_else(|| fill(self.recorder, self.recorder.shape(self.outputs[i]), 0.0))
+    }
+
+    /// Takes what later nodes have given to the gradient of input `i`, where there is any: the gradient that this node then returns for it
+    /// includes that. For kernels that can begin from another tensor at no further pass over their result. A tape of plain parts has
+    /// nothing to take, and adds up itself.
+    pub fn so_far(&self, i: usize) -> Option<Var> {
+        (self.collected)(self.inputs[i])
     }
 
     /// The shape of input `i`.

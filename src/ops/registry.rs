@@ -43,6 +43,7 @@ pub fn entries() -> Vec<Entry> {
         optim,
         reduce,
         resample,
+        residual_block,
         residual_cell,
         spectral,
         squeeze_excite,

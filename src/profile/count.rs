@@ -85,6 +85,13 @@ pub struct Sum {
 }
 
 impl Node {
+    /// Seconds that no kernel for this op can go below: the largest roof of its necessary work by the cost rule, which is its products of
+    /// matrices, its other arithmetic, or each of its arguments through the device memory once.
+    pub fn floor(&self, gpu: &Gpu, precision: Precision) -> f64 {
+        let [matrix, vector, _] = self.roofs(gpu, precision);
+        matrix.max(vector).max(self.compulsory / gpu.dram)
+    }
+
     /// Seconds that each roof asks for at least, in the order of [`Roof::ALL`].
     pub fn roofs(&self, gpu: &Gpu, precision: Precision) -> [f64; 3] {
         [
@@ -309,7 +316,7 @@ fn node(launch: &Launch, planned: &Planned, precision: Precision, packed: &Packe
 fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f64 {
     let name = launch.kernel.name();
     let multiplies = match precision {
-        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_cell_"]
+        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_"]
             .iter()
             .any(|p| name.starts_with(p)),
         _ => (kernel.launches.iter()).any(|l| l.module.ends_with(precision.suffix())),

@@ -1,9 +1,12 @@
-//! What a step costs, by kernel and by part of the network: counted from its plan without a GPU.
+//! What a step costs, by kernel and by part of the network: counted from its plan or by the simulator without a GPU, or measured.
 
 pub mod count;
+pub mod counters;
 pub mod gpus;
 pub mod measure;
+pub mod plot;
 pub mod programs;
+pub mod report;
 
 use std::collections::BTreeMap;
 

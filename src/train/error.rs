@@ -1,7 +1,7 @@
 //! What can stop a training run.
 
-use crate::checkpoint::CheckpointError;
 use crate::checkpoint::ring::RingError;
+use crate::checkpoint::{CheckpointError, way_out};
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::device::DeviceError;
@@ -33,7 +33,7 @@ pub enum TrainError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A file cannot be written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", way_out(source))]
     Write {
         /// Which.
         path: std::path::PathBuf,

@@ -68,7 +68,7 @@ pub fn places<'p>(
 ) -> Result<Vec<Place<'p>>, DeviceError> {
     let (mut known, mut places) = (BTreeSet::new(), Vec::new());
     for plan in plans {
-        let kernels = PlanKernels::new(plan, Target::new(gpu.precision(), gpu.shared()))?;
+        let kernels = PlanKernels::new(plan, target(gpu))?;
         for (launch, planned) in plan.per_step.iter().zip(kernels.per_step) {
             let narrow = planned.narrow;
             let notes = Arc::new(Notes::default());
@@ -90,14 +90,19 @@ pub fn places<'p>(
     Ok(places)
 }
 
+fn target(gpu: &Cuda) -> Target {
+    Target::new(gpu.precision(), gpu.shared())
+}
+
 fn kernel(
     gpu: &Cuda,
     launch: &Launch,
     narrow: Narrow,
     chooser: Arc<dyn Chooser>,
 ) -> Result<GpuKernel, DeviceError> {
-    let target = Target::new(gpu.precision(), gpu.shared());
-    variants::with(Some(chooser), || gpu_kernel(launch, target, true, narrow))
+    variants::with(Some(chooser), || {
+        gpu_kernel(launch, target(gpu), true, narrow)
+    })
 }
 
 /// What was measured at a place.

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream, profiler_start, profiler_stop};
 
 pub mod driver;
 pub mod kernels;
 mod loose;
 mod memory;
 pub mod modules;
+mod nvtx;
 pub mod peaks;
 mod prepared;
 pub mod table;
@@ -289,6 +290,19 @@ impl Device for Cuda {
         self.run_with(program, |prepared, context, stream, stale| {
             prepared.time(context, stream, noise, stale)
         })
+    }
+
+    fn profiler_window(&mut self, open: bool) -> Result<(), DeviceError> {
+        self.stream.synchronize().doing("the GPU failed")?;
+        self.context
+            .bind_to_thread()
+            .doing("the GPU's context is not available")?;
+        let told = if open {
+            profiler_start()
+        } else {
+            profiler_stop()
+        };
+        told.doing("the driver does not open or close a profiler's window")
     }
 
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError> {

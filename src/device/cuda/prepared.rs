@@ -10,6 +10,7 @@ use super::driver::Doing;
 use super::kernels::{PlanKernels, Planned, Target};
 use super::memory::{ALIGN, Block, Staging};
 use super::modules::Modules;
+use super::nvtx;
 use crate::device::DeviceError;
 use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Tensor, Word};
 use crate::program::{Launch, Noise, Place, Plan};
@@ -245,6 +246,7 @@ impl Prepared {
         steps: u32,
         stale: bool,
     ) -> Result<(), DeviceError> {
+        let _range = nvtx::range(&self.plan.name);
         self.send(stream, noise)?;
         if stale && !self.per_version.is_empty() {
             if self.version_graph.is_none() {
@@ -281,6 +283,7 @@ impl Prepared {
         noise: Noise,
         stale: bool,
     ) -> Result<Vec<f64>, DeviceError> {
+        let _range = nvtx::range(&self.plan.name);
         self.send(stream, noise)?;
         if stale {
             run_all(&self.per_version, stream)?;
@@ -294,7 +297,8 @@ impl Prepared {
             Ok(event)
         };
         let mut events = vec![event()?];
-        for calls in &self.per_step {
+        for (launch, calls) in self.plan.per_step.iter().zip(&self.per_step) {
+            let _node = nvtx::range(&format!("{} {}", launch.label, launch.kernel.name()));
             calls.iter().try_for_each(|call| call.run(stream))?;
             events.push(event()?);
         }

@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::gradients::{Dgrad, Pack, Wgrad};
+use super::joined::JoinedDgrad;
 use super::{Fprop, Geometry};
 use crate::ops::activation::Activation;
 use crate::program::gpu::{Arg, GpuContext, GpuKernel, GpuLaunch, Precision, THREADS, Tensor};
@@ -39,7 +40,7 @@ fn int(extent: usize) -> i32 {
 }
 
 impl Conv {
-    fn new(g: Geometry, x: Shape, w: Shape, y: Shape) -> Self {
+    pub(in crate::ops) fn new(g: Geometry, x: Shape, w: Shape, y: Shape) -> Self {
         Conv {
             n: int(x[0]),
             h: int(x[1]),
@@ -98,6 +99,18 @@ impl Conv {
     fn phase_rows(&self) -> usize {
         let [h, w] = [self.h, self.w].map(|e| (e as usize).div_ceil(self.stride as usize));
         self.n as usize * h * w
+    }
+
+    /// Pixels of `y` that products are made for, those that pooling drops left out.
+    fn rows(&self, pooled: bool) -> usize {
+        let extent = |e: i32| {
+            if pooled {
+                e as usize / 2 * 2
+            } else {
+                e as usize
+            }
+        };
+        self.n as usize * extent(self.oh) * extent(self.ow)
     }
 
     /// Whether the rows of all tensors begin on 16 bytes.
@@ -281,29 +294,72 @@ pub(crate) struct Forward {
     pub post: Activation,
 }
 
-/// `y = post(conv(pre(x), w) + bias + residual)`.
-pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
-    let tile = || {
-        Tile::choose(conv.y_pixels(), conv.channels()[1], conv.aligned())
-            .or_measured(|| conv.site("conv2d_fprop", precision))
-    };
-    forward_by((!conv.direct()).then(tile), precision, conv, f)
+/// What a forward pass may do besides [`Forward`]; only without groups.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Joined {
+    /// Further terms of the same sums: an image `[n, oh, ow, channels]`, its weights `[channels, cout]`, and `channels`.
+    pub beside: Option<(Operand, Operand, usize)>,
+    /// Gets `y`; what the activation is taken of goes to [`Forward::y`].
+    pub after: Option<Operand>,
+    /// Whether the products are averaged over 2x2 pixels.
+    pub pooled: bool,
 }
 
-/// As [`forward`], by tiles or directly.
-fn forward_by(tile: Option<Tile>, precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
-    let (rows, columns) = (conv.y_pixels(), conv.channels()[1]);
-    let launch = match tile {
-        None => direct("fprop", rows * columns),
-        Some(tile) => (tile.launch("fprop", precision)).blocks(tile.blocks(rows, columns)),
+/// `y = post(conv(pre(x), w) + bias + residual)`.
+pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
+    forward_joined(precision, conv, f, Joined::default())
+}
+
+/// `y = post(pool(conv(pre(x), w) + x2 w2) + bias + residual)`.
+pub(crate) fn forward_joined(
+    precision: Precision,
+    conv: Conv,
+    f: Forward,
+    joined: Joined,
+) -> GpuLaunch {
+    let aligned = conv.aligned() && joined.beside.is_none_or(|(_, _, c)| c % 4 == 0);
+    let tile = || {
+        Tile::choose(conv.rows(joined.pooled), conv.channels()[1], aligned)
+            .or_measured(|| conv.site("conv2d_fprop", precision))
     };
-    (launch.operand(f.x).operand(f.w))
-        .operand_or_null(f.bias)
-        .operand_or_null(f.residual)
-        .operand(f.y)
-        .value(conv)
-        .value(f.pre.code())
-        .value(f.post.code())
+    forward_by((!conv.direct()).then(tile), precision, conv, f, joined)
+}
+
+/// As [`forward_joined`], by tiles or directly.
+fn forward_by(
+    tile: Option<Tile>,
+    precision: Precision,
+    conv: Conv,
+    f: Forward,
+    joined: Joined,
+) -> GpuLaunch {
+    let (rows, columns) = (conv.rows(joined.pooled), conv.channels()[1]);
+    let epilogue = |launch: GpuLaunch| {
+        (launch.operand_or_null(f.bias))
+            .operand_or_null(f.residual)
+            .operand(f.y)
+            .operand_or_null(joined.after)
+            .value(conv)
+    };
+    let launch = match tile {
+        None => {
+            assert!(
+                joined.beside.is_none() && !joined.pooled,
+                "only tiles have a second source or average: {conv:?}"
+            );
+            epilogue(direct("fprop", rows * columns).operand(f.x).operand(f.w))
+        }
+        Some(tile) => {
+            let launch = (tile.launch("fprop", precision)).blocks(tile.blocks(rows, columns));
+            let launch = (launch.operand(f.x).operand(f.w))
+                .operand_or_null(joined.beside.map(|(x, _, _)| x))
+                .operand_or_null(joined.beside.map(|(_, w, _)| w));
+            epilogue(launch)
+                .value(int(joined.beside.map_or(0, |(_, _, c)| c)))
+                .value(i32::from(joined.pooled))
+        }
+    };
+    launch.value(f.pre.code()).value(f.post.code())
 }
 
 /// The arguments of [`backward`].
@@ -321,34 +377,87 @@ pub(crate) struct Backward {
     pub slope: Activation,
 }
 
-/// `dx = slope'(x) * conv^T(dy, w)`.
-pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
-    let tile = || {
-        Tile::choose(conv.phase_rows(), conv.channels()[0], conv.aligned())
-            .or_measured(|| conv.site("conv2d_dgrad", precision))
-    };
-    backward_by((!conv.direct()).then(tile), precision, conv, b)
+/// What a gradient may do besides [`Backward`]; all but `start` only without groups and strides.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JoinedBackward {
+    /// Further terms of the same sums: a gradient `[n, h, w, cout]`, or of its 2x2 averages, and weights `[cout, cin]`.
+    pub beside: Option<(Operand, Operand)>,
+    /// As `dx`; added before the slope.
+    pub residual: Option<Operand>,
+    /// As `dx`; added last.
+    pub start: Option<Operand>,
+    /// Where the channels from this one on go, without slope and summands: `[n, h, w, cin - split]`.
+    pub split: Option<(usize, Operand)>,
+    /// Whether `dy` is the gradient of averages over 2x2 pixels.
+    pub halved: bool,
+    /// The same of [`JoinedBackward::beside`]; at most one of them.
+    pub beside_halved: bool,
 }
 
-/// As [`backward`], by tiles or directly.
-fn backward_by(tile: Option<Tile>, precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+/// `dx = slope'(x) * conv^T(dy, w)`.
+pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+    backward_joined(precision, conv, b, JoinedBackward::default())
+}
+
+/// `[dx, dx2] = slope'(x) * (conv^T(dy, w) + dy2 w2^T + residual) + start`.
+pub(crate) fn backward_joined(
+    precision: Precision,
+    conv: Conv,
+    b: Backward,
+    joined: JoinedBackward,
+) -> GpuLaunch {
+    let aligned = conv.aligned() && joined.split.is_none_or(|(at, _)| at % 4 == 0);
+    let tile = || {
+        Tile::choose(conv.phase_rows(), conv.channels()[0], aligned)
+            .or_measured(|| conv.site("conv2d_dgrad", precision))
+    };
+    backward_by((!conv.direct()).then(tile), precision, conv, b, joined)
+}
+
+/// As [`backward_joined`], by tiles or directly.
+fn backward_by(
+    tile: Option<Tile>,
+    precision: Precision,
+    conv: Conv,
+    b: Backward,
+    joined: JoinedBackward,
+) -> GpuLaunch {
     let columns = conv.channels()[0];
+    let halved = u32::from(joined.halved) + 2 * u32::from(joined.beside_halved);
+    assert!(halved < 3, "the means of one source alone are undone");
     let launch = match tile {
-        None => direct("dgrad", conv.x_pixels() * columns),
+        None => {
+            let plain = joined.beside.is_none() && joined.split.is_none() && halved == 0;
+            assert!(
+                plain && joined.residual.is_none(),
+                "only tiles have a second source, a split or averages: {conv:?}"
+            );
+            (direct("dgrad", conv.x_pixels() * columns).operand(b.dy))
+                .operand(b.packed)
+                .operand_or_null(b.x)
+                .operand_or_null(joined.start)
+                .operand(b.dx)
+                .value(conv)
+        }
         Some(tile) => {
             let phases = (conv.stride * conv.stride) as usize;
-            (tile.launch("dgrad", precision)).grid([
-                tile.blocks(conv.phase_rows(), columns),
-                1,
-                phases,
-            ])
+            let blocks = tile.blocks(conv.phase_rows(), columns);
+            (tile.launch("dgrad", precision).grid([blocks, 1, phases]))
+                .operand(b.dy)
+                .operand(b.packed)
+                .operand_or_null(joined.beside.map(|(dy, _)| dy))
+                .operand_or_null(joined.beside.map(|(_, packed)| packed))
+                .operand_or_null(b.x)
+                .operand_or_null(joined.residual)
+                .operand_or_null(joined.start)
+                .operand(b.dx)
+                .operand_or_null(joined.split.map(|(_, dx)| dx))
+                .value(conv)
+                .value(int(joined.split.map_or(columns, |(at, _)| at)))
+                .value(halved)
         }
     };
-    (launch.operand(b.dy).operand(b.packed))
-        .operand_or_null(b.x)
-        .operand(b.dx)
-        .value(conv)
-        .value(b.slope.code())
+    launch.value(b.slope.code())
 }
 
 /// Pixels that a part of a weight gradient has at least: fewer are not worth the bytes of another part.
@@ -514,9 +623,13 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
         residual: op.residual_index().map(input),
         y: OUTPUT,
         pre: op.pre,
-        post: Activation::None,
+        post: op.post,
     };
-    forward(cx.precision, conv, arguments).into()
+    let joined = Joined {
+        after: (op.post != Activation::None).then_some((Tensor::Output(1), 0)),
+        ..Joined::default()
+    };
+    forward_joined(cx.precision, conv, arguments, joined).into()
 }
 
 /// Every tap transposed, so that [`dgrad`] reads rows; with groups, whose kernel reads what `fprop` does, as they are.
@@ -534,11 +647,58 @@ pub(super) fn dgrad(op: &Dgrad, cx: GpuContext<'_>) -> GpuKernel {
     let arguments = Backward {
         dy: input(0),
         packed: input(1),
-        x: (op.pre != Activation::None).then(|| input(2)),
+        x: op.slope_index().map(input),
         dx: OUTPUT,
         slope: op.pre,
     };
-    backward(cx.precision, conv, arguments).into()
+    let joined = JoinedBackward {
+        start: op.start_index().map(input),
+        ..JoinedBackward::default()
+    };
+    backward_joined(cx.precision, conv, arguments, joined).into()
+}
+
+pub(super) fn joined(cx: GpuContext<'_>) -> GpuKernel {
+    let [x, x2, w] = [0, 1, 2].map(|i| cx.shapes.inputs[i]);
+    let conv = Conv::matrix(x.rows(), x.last(), w.last());
+    let arguments = Forward {
+        x: input(0),
+        w: input(2),
+        bias: Some(input(3)),
+        residual: None,
+        y: OUTPUT,
+        pre: Activation::None,
+        post: Activation::None,
+    };
+    let second = (Tensor::Input(2), x.last() * w.last());
+    let joined = Joined {
+        beside: Some((input(1), second, x2.last())),
+        ..Joined::default()
+    };
+    forward_joined(cx.precision, conv, arguments, joined).into()
+}
+
+/// Transposed as one matrix: one product makes both gradients.
+pub(super) fn joined_pack(cx: GpuContext<'_>) -> GpuKernel {
+    let (w, room) = (cx.shapes.inputs[0], cx.shapes.outputs[0].len());
+    transpose(input(0), OUTPUT, [1, w[2], w[3]], room).into()
+}
+
+pub(super) fn joined_dgrad(op: &JoinedDgrad, cx: GpuContext<'_>) -> GpuKernel {
+    let conv = Conv::matrix(cx.shapes.inputs[0].rows(), op.weights[2], op.weights.last());
+    let arguments = Backward {
+        dy: input(0),
+        packed: input(1),
+        x: None,
+        dx: OUTPUT,
+        slope: Activation::None,
+    };
+    let joined = JoinedBackward {
+        start: op.start.then(|| input(2)),
+        split: Some((op.split, (Tensor::Output(1), 0))),
+        ..JoinedBackward::default()
+    };
+    backward_joined(cx.precision, conv, arguments, joined).into()
 }
 
 pub(super) fn wgrad(op: &Wgrad, cx: GpuContext<'_>) -> GpuKernel {

@@ -179,6 +179,11 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
             dx: OUTPUT,
             slope: Activation::LipSwish,
         };
+        let start = JoinedBackward {
+            start: Some(input(3)),
+            ..JoinedBackward::default()
+        };
+        let begun = numbers(x.len(), 5);
         let gradient = WeightGradient {
             x: input(0),
             dy: input(1),
@@ -190,13 +195,13 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
             let square = tile.filter(|t| t.n >= 64);
             [
                 gpu.run(
-                    forward_by(tile, precision, conv, forward).into(),
+                    forward_by(tile, precision, conv, forward, Joined::default()).into(),
                     &[&image, &weights, &bias, &out],
                     y.len(),
                 ),
                 gpu.run(
-                    backward_by(tile, precision, conv, backward).into(),
-                    &[&out, &weights, &image],
+                    backward_by(tile, precision, conv, backward, start).into(),
+                    &[&out, &weights, &image, &begun],
                     x.len(),
                 ),
                 gpu.run(

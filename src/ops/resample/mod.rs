@@ -30,11 +30,14 @@ enum Kind {
 
 /// `y = A x`.
 #[derive(Clone, Copy, Debug)]
-struct Resample(Kind);
+pub(super) struct Resample(Kind);
+
+/// Average pooling, for ops that it is a part of.
+pub(super) const AVG_POOL: Resample = Resample(Kind::AvgPool);
 
 /// `dx = A^T dy`.
 #[derive(Clone, Copy, Debug)]
-struct Transpose {
+pub(super) struct Transpose {
     kind: Kind,
     /// The shape of `x`, which pooling leaves open.
     image: Shape,
@@ -43,6 +46,19 @@ struct Transpose {
 /// 2x2 average pooling with stride 2; an odd last row or column is dropped.
 pub fn avg_pool2(r: &dyn Recorder, x: Var) -> Var {
     record1(r, Resample(Kind::AvgPool), &[x])
+}
+
+/// The gradient of [`avg_pool2`] of an image of this shape.
+pub(super) fn avg_pool2_dgrad(r: &dyn Recorder, dy: Var, image: Shape) -> Var {
+    record1(r, avg_pool_transpose(image), &[dy])
+}
+
+/// The same as an op, for ops that it is a part of.
+pub(super) fn avg_pool_transpose(image: Shape) -> Transpose {
+    Transpose {
+        kind: Kind::AvgPool,
+        image,
+    }
 }
 
 /// Each pixel four times.

@@ -129,6 +129,11 @@ pub fn unary(r: &dyn Recorder, f: Function, x: Var) -> Var {
     record1(r, Unary(f), &[x])
 }
 
+/// `dy f'(x)`: the gradient of [`unary`].
+pub(super) fn slope(r: &dyn Recorder, f: Function, dy: Var, x: Var) -> Var {
+    record1(r, UnaryGrad(f), &[dy, x])
+}
+
 /// `x * sigma(x)`.
 pub fn swish(r: &dyn Recorder, x: Var) -> Var {
     unary(r, Function::Swish, x)
@@ -168,11 +173,7 @@ impl Op for Unary {
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
-            record1(
-                cx.recorder,
-                UnaryGrad(self.0),
-                &[cx.cotangent(0), cx.inputs[0]],
-            )
+            slope(cx.recorder, self.0, cx.cotangent(0), cx.inputs[0])
         })]
     }
 

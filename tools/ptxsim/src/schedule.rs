@@ -409,6 +409,7 @@ fn report(
         if let Some((unit, each)) = meta.flops {
             *counters.flops.entry(unit).or_default() += each * lanes;
         }
+        counters.special_functions += meta.special_functions * lanes;
     }
     let module = loaded.module();
     let mut findings: Vec<Finding> = outcome

@@ -38,11 +38,11 @@ fn mbarriers_and_bulk_copies() {
         planted(
             "wrong_parity",
             64,
-            &[SharedRace, AsyncCopyNotWaited],
-            "cp.async.bulk",
+            &[SharedRace, AsyncCopyNotWaited, MbarrierMisuse],
+            "full[i % 2]",
         ),
-        planted("no_syncwarp", 64, &[SharedRace], "cp.async.bulk"),
-        planted("bytes_missing", 64, &[MbarrierMisuse], "try_wait"),
+        planted("no_syncwarp", 64, &[SharedRace], "bring(stage"),
+        planted("bytes_missing", 64, &[MbarrierMisuse], "wait(&full"),
     ];
     check(HOPPER, &list);
 }
