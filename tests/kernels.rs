@@ -10,7 +10,7 @@ use vaebm::device::cuda::modules;
 use vaebm::langevin::programs::{Chains, StepNoise};
 use vaebm::nvae::Nvae;
 use vaebm::ops::registry::entries;
-use vaebm::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
+use vaebm::program::gpu::{Arg, GpuKernel, GpuLaunch, Limits, Precision, Tensor, Word};
 use vaebm::program::{Launch, Plan, Slot};
 use vaebm::train::vae_programs::NoiseSource;
 use vaebm::train::{ebm_programs, vae_programs};
@@ -125,7 +125,7 @@ fn programs(preset: &str) -> Vec<Plan> {
 }
 
 /// Every launch of every case of every op and of published models, in every precision, for GPUs with little and much shared memory,
-/// with what planned it. What a large one shares with a small one is visited once.
+/// and for compute capability 9.0, with what planned it. What a large one shares with a small one is visited once.
 fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
     let mut plans = Vec::new();
     for entry in entries() {
@@ -147,6 +147,15 @@ fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
                 visit(launch, &small, SHARED[0]);
                 if large != small {
                     visit(launch, &large, SHARED[1]);
+                }
+                let hopper = Limits {
+                    shared: SHARED[1],
+                    sm_90a: true,
+                };
+                let own = gpu_kernel(launch, precision, hopper, true)
+                    .unwrap_or_else(|e| panic!("{}: {e}", plan.name));
+                if own != large {
+                    visit(launch, &own, SHARED[1]);
                 }
             }
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::gpus::Gpu;
 use crate::device::DeviceError;
 use crate::device::cuda::kernels::{PlanKernels, gpu_kernel};
-use crate::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
+use crate::program::gpu::{Arg, GpuKernel, GpuLaunch, Limits, Precision, Tensor, Word};
 use crate::program::{Launch, Place, Plan, Slot};
 
 /// What a node of the plan costs.
@@ -165,12 +165,13 @@ fn addresses(launch: &GpuLaunch) -> impl Iterator<Item = (Tensor, usize)> {
     })
 }
 
-/// The kernels of a node in each precision, with much shared memory and with none: together they name every part of a packed tensor.
-fn variants(launch: &Launch, shared: usize) -> Result<Vec<GpuKernel>, DeviceError> {
+/// The kernels of a node in each precision, with all that a GPU can have, with its shared memory alone and with nothing: together they
+/// name every part of a packed tensor.
+fn variants(launch: &Launch, limits: Limits) -> Result<Vec<GpuKernel>, DeviceError> {
     let mut all = Vec::new();
     for precision in Precision::ALL {
-        for shared in [shared, 0] {
-            all.push(gpu_kernel(launch, precision, shared, true)?);
+        for limits in [limits, limits.shared.into(), 0.into()] {
+            all.push(gpu_kernel(launch, precision, limits, true)?);
         }
     }
     Ok(all)
@@ -186,7 +187,7 @@ fn extent(cuts: Option<&BTreeSet<usize>>, element: usize, len: usize) -> usize {
 struct Packed(HashMap<Region, BTreeSet<usize>>);
 
 impl Packed {
-    fn new(plan: &Plan, shared: usize) -> Result<Self, DeviceError> {
+    fn new(plan: &Plan, limits: Limits) -> Result<Self, DeviceError> {
         let made = plan.per_version.iter().flat_map(|l| &l.outputs);
         let mut cuts: HashMap<Region, BTreeSet<usize>> =
             made.map(|slot| (region(slot), BTreeSet::new())).collect();
@@ -198,7 +199,7 @@ impl Packed {
             {
                 continue;
             }
-            for kernel in variants(launch, shared)? {
+            for kernel in variants(launch, limits)? {
                 for (tensor, element) in kernel.launches.iter().flat_map(addresses) {
                     let Some(slot) = slot(launch, tensor) else {
                         continue;
@@ -217,13 +218,22 @@ impl Packed {
     }
 }
 
-/// What each node of a step costs on a GPU whose blocks can have `shared` bytes of shared memory; 0 leaves the fused kernels out.
+/// What each node of a step costs on a GPU of these limits; no shared memory leaves the fused kernels out.
 ///
 /// # Errors
 /// A tensor too large for the kernels.
-pub fn count(plan: &Plan, precision: Precision, shared: usize) -> Result<Vec<Node>, DeviceError> {
-    let packed = Packed::new(plan, shared.max(MOST_SHARED))?;
-    let kernels = PlanKernels::new(plan, precision, shared)?;
+pub fn count(
+    plan: &Plan,
+    precision: Precision,
+    limits: impl Into<Limits>,
+) -> Result<Vec<Node>, DeviceError> {
+    let limits = limits.into();
+    let most = Limits {
+        shared: limits.shared.max(MOST_SHARED),
+        sm_90a: true,
+    };
+    let packed = Packed::new(plan, most)?;
+    let kernels = PlanKernels::new(plan, precision, limits)?;
     let nodes = plan.per_step.iter().zip(&kernels.per_step);
     Ok(nodes
         .map(|(launch, planned)| node(launch, &planned.kernel, precision, &packed))
@@ -332,9 +342,9 @@ pub fn belongs(node: &Node, cell: &str) -> bool {
 pub fn activation_bytes(
     plan: &Plan,
     precision: Precision,
-    shared: usize,
+    limits: impl Into<Limits>,
 ) -> Result<usize, DeviceError> {
-    let kernels = PlanKernels::new(plan, precision, shared)?;
+    let kernels = PlanKernels::new(plan, precision, limits)?;
     let elements = plan.arena + kernels.workspace + kernels.kept;
     Ok(elements * size_of::<f32>())
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::program::gpu::Precision;
+use crate::program::gpu::{Limits, Precision};
 
 /// What one GPU can do at most.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -11,6 +11,8 @@ pub struct Gpu {
     pub name: &'static str,
     /// Bytes of shared memory that a block can have; it decides which kernels a plan takes.
     pub shared: usize,
+    /// Whether it runs code for compute capability 9.0 and no other.
+    pub sm_90a: bool,
     /// Bytes of its L2 cache.
     pub l2: usize,
     /// Bytes per second of device memory.
@@ -30,6 +32,7 @@ pub const GPUS: [Gpu; 3] = [
     Gpu {
         name: "h200",
         shared: 227 << 10,
+        sm_90a: true,
         l2: 50 << 20,
         dram: 4.3e12,
         f32: 67e12,
@@ -40,6 +43,7 @@ pub const GPUS: [Gpu; 3] = [
     Gpu {
         name: "a100",
         shared: 163 << 10,
+        sm_90a: false,
         l2: 40 << 20,
         dram: 2.039e12,
         f32: 19.5e12,
@@ -50,6 +54,7 @@ pub const GPUS: [Gpu; 3] = [
     Gpu {
         name: "rtx4090",
         shared: 99 << 10,
+        sm_90a: false,
         l2: 72 << 20,
         dram: 1.008e12,
         f32: 82.6e12,
@@ -60,6 +65,14 @@ pub const GPUS: [Gpu; 3] = [
 ];
 
 impl Gpu {
+    /// What its kernels can use.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            shared: self.shared,
+            sm_90a: self.sm_90a,
+        }
+    }
+
     /// FLOP/s of matrix products in a precision.
     pub fn matrix(&self, precision: Precision) -> f64 {
         match precision {

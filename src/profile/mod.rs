@@ -62,8 +62,8 @@ impl Counted {
         precision: Precision,
     ) -> Result<Self, DeviceError> {
         let plan = program.plan(config, batch);
-        let nodes = count(&plan, precision, gpu.shared)?;
-        let memory = |plan: &Plan| activation_bytes(plan, precision, gpu.shared);
+        let nodes = count(&plan, precision, gpu.limits())?;
+        let memory = |plan: &Plan| activation_bytes(plan, precision, gpu.limits());
         let bytes = memory(&plan)?;
         let twice = memory(&program.plan(config, 2 * batch))?;
         Ok(Counted {

@@ -309,6 +309,25 @@ impl GpuKernel {
     }
 }
 
+/// What kernels can use on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of shared memory that a block can have.
+    pub shared: usize,
+    /// Whether it runs code for compute capability 9.0 and no other: products of a warpgroup, bulk copies.
+    pub sm_90a: bool,
+}
+
+impl From<usize> for Limits {
+    /// So much shared memory, and what every GPU has.
+    fn from(shared: usize) -> Self {
+        Limits {
+            shared,
+            sm_90a: false,
+        }
+    }
+}
+
 /// What an op knows when it chooses its kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuContext<'a> {
@@ -318,6 +337,8 @@ pub struct GpuContext<'a> {
     pub precision: Precision,
     /// Bytes of shared memory that a block can have on this GPU.
     pub shared: usize,
+    /// As [`Limits::sm_90a`].
+    pub sm_90a: bool,
     /// Whether an op that fills what this one would read stands before it.
     pub kept: bool,
 }

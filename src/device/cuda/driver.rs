@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use crate::device::DeviceError;
+use crate::program::gpu::Limits;
 
 /// The oldest driver that loads the PTX this crate ships (ISA 8.0), as `cuDriverGetVersion` counts: CUDA 12.0.
 pub const OLDEST_DRIVER: i32 = 12000;
@@ -26,6 +27,16 @@ pub struct Gpu {
     pub multiprocessors: i32,
     /// Bytes of shared memory that a block can have.
     pub shared: usize,
+}
+
+impl Gpu {
+    /// What its kernels can use.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            shared: self.shared,
+            sm_90a: self.capability == (9, 0),
+        }
+    }
 }
 
 /// A driver's answer in words.

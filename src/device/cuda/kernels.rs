@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::device::DeviceError;
-use crate::program::gpu::{Arg, GpuContext, GpuKernel, Kept, MAX_ELEMENTS, Precision, Tensor};
+use crate::program::gpu::{Arg, GpuContext, GpuKernel, Kept, Limits, MAX_ELEMENTS, Precision, Tensor};
 use crate::program::{Launch, Place, Plan, Shapes, Slot};
 use crate::tensor::Shape;
 
@@ -11,14 +11,14 @@ fn shapes_of(slots: &[Slot]) -> Vec<Shape> {
     slots.iter().map(|s| s.shape).collect()
 }
 
-/// What a launch does on a GPU whose blocks can have `shared` bytes of shared memory; `kept` as [`GpuContext::kept`].
+/// What a launch does on a GPU of these limits; `kept` as [`GpuContext::kept`].
 ///
 /// # Errors
 /// A tensor too large for the kernels.
 pub fn gpu_kernel(
     launch: &Launch,
     precision: Precision,
-    shared: usize,
+    limits: impl Into<Limits>,
     kept: bool,
 ) -> Result<GpuKernel, DeviceError> {
     let (inputs, outputs, updates) = (
@@ -35,6 +35,7 @@ pub fn gpu_kernel(
             )));
         }
     }
+    let Limits { shared, sm_90a } = limits.into();
     let shapes = Shapes {
         inputs: &inputs,
         outputs: &outputs,
@@ -44,6 +45,7 @@ pub fn gpu_kernel(
         shapes,
         precision,
         shared,
+        sm_90a,
         kept,
     }))
 }
@@ -85,7 +87,12 @@ impl PlanKernels {
     ///
     /// # Errors
     /// A tensor too large for the kernels.
-    pub fn new(plan: &Plan, precision: Precision, shared: usize) -> Result<Self, DeviceError> {
+    pub fn new(
+        plan: &Plan,
+        precision: Precision,
+        limits: impl Into<Limits>,
+    ) -> Result<Self, DeviceError> {
+        let limits = limits.into();
         let launches: Vec<&Launch> = plan.per_version.iter().chain(&plan.per_step).collect();
         let mut all: Vec<Planned> = Vec::with_capacity(launches.len());
         // The last op that fills the room beside two tensors, and whether something reads it.
@@ -93,7 +100,7 @@ impl PlanKernels {
         let mut read = vec![false; launches.len()];
         let (mut workspace, mut kept_len) = (0, 0);
         for (index, launch) in launches.iter().enumerate() {
-            let mut kernel = gpu_kernel(launch, precision, shared, true)?;
+            let mut kernel = gpu_kernel(launch, precision, limits, true)?;
             let mut kept_at = 0;
             if let Some(kept) = kernel.kept {
                 let key = beside(launch, &kept);
@@ -106,7 +113,7 @@ impl PlanKernels {
                     }
                     kept_at = all[filler].kept_at;
                 } else {
-                    kernel = gpu_kernel(launch, precision, shared, false)?;
+                    kernel = gpu_kernel(launch, precision, limits, false)?;
                 }
             }
             workspace = workspace.max(kernel.workspace);

@@ -147,7 +147,7 @@ impl Device for Cuda {
             &self.context,
             &self.stream,
             &mut self.modules,
-            (self.precision, self.gpu.shared),
+            (self.precision, self.gpu.limits()),
             plan,
             states,
             &blocks,

@@ -11,7 +11,7 @@ use super::kernels::{PlanKernels, Planned};
 use super::memory::{ALIGN, Block, Staging};
 use super::modules::Modules;
 use crate::device::DeviceError;
-use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Precision, Tensor, Word};
+use crate::program::gpu::{Arg, GpuLaunch, Limits, NoiseCounter, Precision, Tensor, Word};
 use crate::program::{Launch, Noise, Place, Plan, Slot};
 
 /// A kernel with its arguments in the form that the driver takes.
@@ -110,12 +110,12 @@ impl Prepared {
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
         modules: &mut Modules,
-        (precision, shared): (Precision, usize),
+        (precision, limits): (Precision, Limits),
         plan: Plan,
         states: Vec<usize>,
         blocks: &[StateBlock<'_>],
     ) -> Result<Self, DeviceError> {
-        let kernels = PlanKernels::new(&plan, precision, shared)?;
+        let kernels = PlanKernels::new(&plan, precision, limits)?;
         let layout = Layout::new(&plan, &kernels);
         let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
 

@@ -210,6 +210,7 @@ mod tests {
             },
             precision,
             shared,
+            sm_90a: false,
             kept: true,
         };
         [
