@@ -259,6 +259,7 @@ pub(super) fn pack(c: &Channels, at: &super::cuda::Layout) -> Vec<GpuLaunch> {
 mod tests {
     use super::*;
     use crate::program::Shapes;
+    use crate::program::gpu::Narrow;
 
     const H200: usize = 227 << 10;
     const A100: usize = 163 << 10;
@@ -281,6 +282,7 @@ mod tests {
             shared,
             sm_90a: false,
             kept: true,
+            narrow: Narrow::NONE,
         };
         let op = Fprop {
             channels,

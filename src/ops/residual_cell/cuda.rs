@@ -5,7 +5,7 @@ use crate::ops::mbconv::fused::{Around, Direction, Fused};
 use crate::ops::squeeze_excite::cuda::{self, Gated};
 use crate::ops::{Op, binary, mbconv};
 use crate::program::Shapes;
-use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Tensor};
+use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Narrow, Tensor};
 use crate::tensor::Shape;
 
 /// Kernels move four numbers at once.
@@ -38,9 +38,14 @@ impl Part {
             outputs,
             updates: &[],
         };
-        // Rooms are between whole cells, not between parts.
-        let kept = false;
-        let kernel = op.cuda(GpuContext { shapes, kept, ..cx });
+        // Rooms are between whole cells, not between parts, and a part's tensors are f32 as the scratch is.
+        let (kept, narrow) = (false, Narrow::NONE);
+        let kernel = op.cuda(GpuContext {
+            shapes,
+            kept,
+            narrow,
+            ..cx
+        });
         Part {
             launches: (kernel.launches.into_iter())
                 .map(|launch| launch.placed(&place))
@@ -212,6 +217,7 @@ mod tests {
             shared,
             sm_90a: false,
             kept: true,
+            narrow: Narrow::NONE,
         };
         [
             fprop(&op, cx(&forward, &outputs)),

@@ -222,7 +222,9 @@ pub(crate) fn run(
     let (module, chip) = (loaded.module(), &config.chip);
     if !module.runs_on(chip.compute_capability) {
         let (target, name) = (module.target(), chip.name);
-        return Err(bad(format!("the PTX is for {target}, which {name} does not run")));
+        return Err(bad(format!(
+            "the PTX is for {target}, which {name} does not run"
+        )));
     }
     if u64::from(kernel.code.dynamic_offset) + u64::from(config.dynamic_shared) > WINDOW {
         return Err(bad(format!(
@@ -407,6 +409,7 @@ fn report(
         if let Some((unit, each)) = meta.flops {
             *counters.flops.entry(unit).or_default() += each * lanes;
         }
+        counters.special_functions += meta.special_functions * lanes;
     }
     let module = loaded.module();
     let mut findings: Vec<Finding> = outcome

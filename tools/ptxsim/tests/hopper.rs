@@ -155,10 +155,17 @@ fn product(la: Layout, lb: Layout, accumulate: bool, signs: [i32; 2]) {
         for column in 0..n {
             let sum: f32 = (0..16).map(|k| a(row, k) * b(column, k)).sum();
             let want = sign * sum + if accumulate { 2.0 } else { 0.0 };
-            assert_eq!(got[row * n + column], want, "{la:?} {lb:?} at {row}, {column}");
+            assert_eq!(
+                got[row * n + column],
+                want,
+                "{la:?} {lb:?} at {row}, {column}"
+            );
         }
     }
-    assert_eq!(report.counters.flops["f16-tensor"], (2 * 64 * n * 16) as u64);
+    assert_eq!(
+        report.counters.flops["f16-tensor"],
+        (2 * 64 * n * 16) as u64
+    );
     assert_eq!(report.counters.bulk_bytes, (la.bytes + lb.bytes) as u64);
     assert_eq!(report.counters.bulk_copies, 2);
     // A's and B's 32 bytes a row, 128 bytes a pass.
@@ -187,7 +194,12 @@ fn products_in_every_layout() {
     for line in [16, 32, 64, 128] {
         for across in [false, true] {
             let plain = Layout::new(16, false, 64);
-            product(Layout::new(line, across, 64), Layout::new(16, false, 24), true, [1, 1]);
+            product(
+                Layout::new(line, across, 64),
+                Layout::new(16, false, 24),
+                true,
+                [1, 1],
+            );
             product(plain, Layout::new(line, across, 64), true, [1, 1]);
         }
     }
@@ -311,19 +323,39 @@ fn warpgroups_shift_registers() {
 #[test]
 fn what_the_simulator_does_not_know_is_refused_by_line() {
     let cases = [
-        ("setmaxnreg.inc.sync.aligned.u32 100;", "a multiple of 8 from 24 to 256"),
-        ("wgmma.mma_async.sync.aligned.m64n12k16.f32.bf16.bf16 {%f0}, %rd0, %rd1, 1, 1, 1, 0, 0;", "m64nNk16"),
-        ("wgmma.wait_group.sync.aligned 9;", "no number of groups up to 7"),
+        (
+            "setmaxnreg.inc.sync.aligned.u32 100;",
+            "a multiple of 8 from 24 to 256",
+        ),
+        (
+            "wgmma.mma_async.sync.aligned.m64n12k16.f32.bf16.bf16 {%f0}, %rd0, %rd1, 1, 1, 1, 0, 0;",
+            "m64nNk16",
+        ),
+        (
+            "wgmma.wait_group.sync.aligned 9;",
+            "no number of groups up to 7",
+        ),
         (
             "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%rd0, {%r2, %r3}], [%r4];",
             "",
         ),
-        ("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];", "clusters are not supported"),
-        ("cp.async.mbarrier.arrive.shared::cta.b64 [%r1];", "not supported"),
+        (
+            "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];",
+            "clusters are not supported",
+        ),
+        (
+            "cp.async.mbarrier.arrive.shared::cta.b64 [%r1];",
+            "not supported",
+        ),
     ];
     for (body, message) in cases {
-        let error = Module::parse("x.ptx", &hopper(0, body)).expect_err(body).to_string();
-        assert!(error.starts_with("x.ptx:") && error.contains(message), "{error}");
+        let error = Module::parse("x.ptx", &hopper(0, body))
+            .expect_err(body)
+            .to_string();
+        assert!(
+            error.starts_with("x.ptx:") && error.contains(message),
+            "{error}"
+        );
     }
 }
 
@@ -367,15 +399,27 @@ fn misused_mbarriers_are_found() {
     let head = ".shared .align 16 .b8 room[64]; mov.u32 %r1, room;\n";
     let init = "mbarrier.init.shared::cta.b64 [%r1], 1;\n";
     let cases = [
-        ("mbarrier.arrive.shared::cta.b64 _, [%r1];".to_owned(), "not initialised"),
+        (
+            "mbarrier.arrive.shared::cta.b64 _, [%r1];".to_owned(),
+            "not initialised",
+        ),
         (format!("{init}{init}"), "initialised again"),
-        (format!("{init}mbarrier.arrive.shared::cta.b64 _, [%r1], 2;"), "2 arrivals"),
-        ("mbarrier.init.shared::cta.b64 [%r1], 0;".to_owned(), "0 arrivals"),
+        (
+            format!("{init}mbarrier.arrive.shared::cta.b64 _, [%r1], 2;"),
+            "2 arrivals",
+        ),
+        (
+            "mbarrier.init.shared::cta.b64 [%r1], 0;".to_owned(),
+            "0 arrivals",
+        ),
         (
             format!("{init}mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%r1], 2000000;"),
             "expects 2000000 bytes",
         ),
-        (format!("{init}ld.shared.u32 %r2, [%r1+4];"), "by something else"),
+        (
+            format!("{init}ld.shared.u32 %r2, [%r1+4];"),
+            "by something else",
+        ),
         (
             format!(
                 "{init}mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%r1], 16; add.u32 %r2, %r1, 16;\n\
@@ -391,6 +435,10 @@ fn misused_mbarriers_are_found() {
         let source = device.words("source", &[1, 2, 3, 4]);
         let report = device.run(&[&source], threads(1, 1));
         assert_kinds(&report.findings, &[FindingKind::MbarrierMisuse]);
-        assert!(report.findings[0].message.contains(message), "{}", describe(&report.findings));
+        assert!(
+            report.findings[0].message.contains(message),
+            "{}",
+            describe(&report.findings)
+        );
     }
 }

@@ -146,7 +146,13 @@ impl Worker<'_> {
     }
 
     /// The same at any instruction.
-    pub fn shared_fault_at(&mut self, site: Site, address: u64, access: Access, fault: SharedFault) {
+    pub fn shared_fault_at(
+        &mut self,
+        site: Site,
+        address: u64,
+        access: Access,
+        fault: SharedFault,
+    ) {
         let code = self.m.code;
         let (kind, message) = match fault {
             SharedFault::Unwritten => (

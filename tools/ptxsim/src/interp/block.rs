@@ -99,9 +99,11 @@ impl Block {
             warp.reset(m, index as u32, linear);
         }
         self.common.shared.reset(m.code, m.dynamic_shared, m.check);
-        self.common
-            .order
-            .reset(m.check && m.fenced, m.check && m.fenced_shared, m.code.mbarriers);
+        self.common.order.reset(
+            m.check && m.fenced,
+            m.check && m.fenced_shared,
+            m.code.mbarriers,
+        );
         self.common.barriers.fill(Barrier::default());
         self.common.engines.mbarriers.clear();
         self.common.engines.bulk.clear();

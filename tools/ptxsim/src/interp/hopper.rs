@@ -131,9 +131,11 @@ impl Worker<'_> {
         for (index, group) in engines.groups.iter().enumerate() {
             if let Some((pc, warps)) = group.unfinished() {
                 let thread = 128 * index as u32 + 32 * warps.trailing_zeros();
-                self.report(Site { pc, thread }, FindingKind::WarpgroupDivergence, || {
-                    format!("only warps {warps:#06b} of the warpgroup execute this")
-                });
+                self.report(
+                    Site { pc, thread },
+                    FindingKind::WarpgroupDivergence,
+                    || format!("only warps {warps:#06b} of the warpgroup execute this"),
+                );
             }
         }
     }

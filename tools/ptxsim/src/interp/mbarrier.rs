@@ -184,13 +184,7 @@ impl Worker<'_> {
         }
     }
 
-    pub fn invalidate_mbarrier(
-        &mut self,
-        common: &mut Common,
-        warp: &Warp,
-        at: Addr,
-        active: u32,
-    ) {
+    pub fn invalidate_mbarrier(&mut self, common: &mut Common, warp: &Warp, at: Addr, active: u32) {
         let addresses = warp.regs.addresses(&self.m.constants, at);
         for lane in lanes(active) {
             let address = in_shared(addresses[lane]);
@@ -231,7 +225,9 @@ impl Worker<'_> {
             let first = rest.trailing_zeros() as usize;
             let address = in_shared(addresses[first]);
             let same = |lane: &usize| in_shared(addresses[*lane]) == address;
-            let group = lanes(rest).filter(same).fold(0, |all, lane| all | 1 << lane);
+            let group = lanes(rest)
+                .filter(same)
+                .fold(0, |all, lane| all | 1 << lane);
             rest &= !group;
             if !self.knows_mbarrier(common, warp, first, address) {
                 continue;
@@ -239,9 +235,7 @@ impl Worker<'_> {
             if self.m.check {
                 if let Some(barrier) = common.engines.mbarriers.get_mut(&address) {
                     let released = &mut barrier.arrived;
-                    common
-                        .order
-                        .release(warp.index, group, warp.live, released);
+                    common.order.release(warp.index, group, warp.live, released);
                 }
                 if let Some(shared) = &mut common.order.shared {
                     shared.clock.fence(warp.index, group, warp.live);
@@ -270,14 +264,7 @@ impl Worker<'_> {
         warp.regs.set64(d, &states, active);
     }
 
-    fn expect(
-        &mut self,
-        common: &mut Common,
-        warp: &Warp,
-        lane: usize,
-        address: u64,
-        bytes: u32,
-    ) {
+    fn expect(&mut self, common: &mut Common, warp: &Warp, lane: usize, address: u64, bytes: u32) {
         let Some(barrier) = common.engines.mbarriers.get_mut(&address) else {
             return;
         };

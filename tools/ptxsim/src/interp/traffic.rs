@@ -88,6 +88,7 @@ impl Worker<'_> {
         let c = &mut self.counters;
         c.bulk_copies += 1;
         c.bulk_bytes += bytes;
+        *c.sectors_by_width.entry(16).or_default() += count;
         c.ideal_sectors += bytes.div_ceil(32).min(count);
         if store {
             c.global_store_bytes += bytes;
@@ -129,6 +130,7 @@ impl Worker<'_> {
         let count = count as u64;
         let c = &mut self.counters;
         c.global_requests += 1;
+        *c.sectors_by_width.entry(total).or_default() += count;
         c.ideal_sectors += u64::from(bytes.div_ceil(32)).min(count);
         let asked = u64::from(mask.count_ones() * total);
         if store {

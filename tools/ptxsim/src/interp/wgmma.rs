@@ -191,7 +191,9 @@ impl Worker<'_> {
         let (group, member) = ((warp.index / 4) as usize, (warp.index % 4) as usize);
         if (warp.index / 4 + 1) * 128 > self.m.threads {
             self.report(warp.site(0), FindingKind::WarpgroupDivergence, || {
-                format!("{what} by a warp of no full warpgroup: four warps from a multiple of four on")
+                format!(
+                    "{what} by a warp of no full warpgroup: four warps from a multiple of four on"
+                )
             });
             return;
         }
@@ -464,9 +466,11 @@ impl Worker<'_> {
 
     #[cold]
     fn used_early(&mut self, warp: &Warp, how: &str) {
-        self.report(warp.first_site(warp.mask), FindingKind::WgmmaRegisters, || {
-            format!("a register of a running wgmma is {how} before wgmma.wait_group")
-        });
+        self.report(
+            warp.first_site(warp.mask),
+            FindingKind::WgmmaRegisters,
+            || format!("a register of a running wgmma is {how} before wgmma.wait_group"),
+        );
     }
 }
 
@@ -505,7 +509,11 @@ mod tests {
 
     /// A descriptor of these fields in bytes; the mode is that of the instruction.
     fn tile(start: u64, leading: u64, stride: u64, mode: u64, across: bool) -> Tile {
-        Tile::new(start >> 4 | leading >> 4 << 16 | stride >> 4 << 32 | mode << 62, across).unwrap()
+        Tile::new(
+            start >> 4 | leading >> 4 << 16 | stride >> 4 << 32 | mode << 62,
+            across,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -528,7 +536,10 @@ mod tests {
         let half = tile(8192, 0, 512, 2, false);
         assert_eq!(half.chunk(2, 0), 8192 + 128 + 16);
         let quarter = tile(8192, 0, 256, 3, false);
-        assert_eq!([3, 4].map(|line| quarter.chunk(line, 0)), [8192 + 96, 8192 + 128 + 16]);
+        assert_eq!(
+            [3, 4].map(|line| quarter.chunk(line, 0)),
+            [8192 + 96, 8192 + 128 + 16]
+        );
         // Nine eights of columns: the ninth in the next block.
         let across = tile(8192, 4096, 1024, 1, true);
         assert_eq!(across.chunk(1, 8), 8192 + 4096 + 128 + 16);

@@ -41,6 +41,8 @@ pub(crate) struct Meta {
     pub loc: u32,
     pub class: &'static str,
     pub flops: Option<(&'static str, u64)>,
+    /// Results of the special-function unit per active lane.
+    pub special_functions: u64,
     /// Written-ness slots of the sources that propagate, of those that must be written, and of the destinations.
     pub sources: Box<[u32]>,
     pub observed: Box<[u32]>,

@@ -180,6 +180,7 @@ fn meta(inst: &Inst, line: u32, loc: u32, code: &Code) -> Meta {
         loc,
         class: inst.op.class(),
         flops: inst.op.flops(),
+        special_functions: inst.op.special_functions(),
         sources: sources.into(),
         observed: observed.into(),
         destinations: destinations.into(),

@@ -132,7 +132,9 @@ impl Hopper {
                 count,
                 expect,
             } => {
-                [at.base, *count, *expect].into_iter().for_each(|reg| see(reg, O));
+                [at.base, *count, *expect]
+                    .into_iter()
+                    .for_each(|reg| see(reg, O));
                 see(*d, D);
             }
             Hopper::MbarrierExpect { at, bytes } => {
@@ -150,10 +152,14 @@ impl Hopper {
                 bytes,
                 barrier,
             } => {
-                [to.base, from.base, *bytes, barrier.base].into_iter().for_each(|reg| see(reg, O));
+                [to.base, from.base, *bytes, barrier.base]
+                    .into_iter()
+                    .for_each(|reg| see(reg, O));
             }
             Hopper::BulkStore { to, from, bytes } => {
-                [to.base, from.base, *bytes].into_iter().for_each(|reg| see(reg, O));
+                [to.base, from.base, *bytes]
+                    .into_iter()
+                    .for_each(|reg| see(reg, O));
             }
             Hopper::Elect { d, p, mask } => {
                 see(*mask, O);
@@ -197,9 +203,7 @@ impl Hopper {
             | Hopper::BulkStore { .. }
             | Hopper::BulkCommit
             | Hopper::BulkWait { .. } => "bulk-copy",
-            Hopper::FenceProxy | Hopper::FenceMbarrierInit | Hopper::SetMaxRegisters => {
-                "other"
-            }
+            Hopper::FenceProxy | Hopper::FenceMbarrierInit | Hopper::SetMaxRegisters => "other",
             Hopper::Elect { .. } => "vote",
             Hopper::WgmmaFence
             | Hopper::WgmmaCommit
@@ -233,7 +237,9 @@ fn aligned(mods: &mut Mods<'_>) -> Result<(), String> {
 fn pending(operand: &Operand<'_>) -> Result<u32, String> {
     match operand {
         Operand::Integer(n) if (0..=MOST_PENDING).contains(&(*n as i64)) => Ok(*n as u32),
-        other => Err(format!("{other:?} is no number of groups up to {MOST_PENDING}")),
+        other => Err(format!(
+            "{other:?} is no number of groups up to {MOST_PENDING}"
+        )),
     }
 }
 
@@ -454,7 +460,11 @@ impl<'a> Function<'a> {
             _ => {}
         }
         let n = mods.find(|word| {
-            let n: usize = word.strip_prefix("m64n")?.strip_suffix("k16")?.parse().ok()?;
+            let n: usize = word
+                .strip_prefix("m64n")?
+                .strip_suffix("k16")?
+                .parse()
+                .ok()?;
             (n.is_multiple_of(8) && (8..=256).contains(&n)).then_some(n)
         });
         let n = n.ok_or("wgmma is known for m64nNk16 here, N a multiple of 8 up to 256")?;

@@ -297,4 +297,19 @@ impl Op {
             _ => None,
         }
     }
+
+    /// Results of the special-function unit per active lane: IEEE division, reciprocal and root begin with one.
+    pub fn special_functions(&self) -> u64 {
+        match self {
+            Op::Approx { ty, .. } => match ty {
+                Ty::F16x2 | Ty::BF16x2 => 2,
+                _ => 1,
+            },
+            Op::Float {
+                f: FloatFn::Div | FloatFn::Rcp | FloatFn::Sqrt,
+                ..
+            } => 1,
+            _ => 0,
+        }
+    }
 }

@@ -148,7 +148,8 @@ fn load_bytes(
     let (major, minor) = driver.settings.chip.compute_capability;
     if !parsed.runs_on((major, minor)) {
         let target = parsed.target();
-        let log = format!("ptxas fatal   : the PTX is for {target}, the device is sm_{major}{minor}");
+        let log =
+            format!("ptxas fatal   : the PTX is for {target}, the device is sm_{major}{minor}");
         return Err((
             driver.refuse("cuModuleLoadData", &log, Status::InvalidPtx),
             log,
