@@ -72,13 +72,7 @@ impl Module<'_, '_> {
         let k = conv.kernel;
         let cin = tape.shape(x).last() / conv.geometry.groups;
         let fan_in = cin * k * k;
-        let weight = self.param(
-            "weight",
-            Role::Conv,
-            [k, k, cin, conv.cout],
-            default_init(fan_in),
-        );
-        let log_norm = self.log_weight_norm(conv.cout, None, 0.0);
+        let (weight, log_norm) = self.normed(cin, conv);
         let bias = (conv.bias)
             .then(|| self.param("bias", Role::Vector, [conv.cout], default_init(fan_in)));
         self.label(|| {
@@ -86,13 +80,35 @@ impl Module<'_, '_> {
                 let y = conv2d(tape, x, normalized(tape, weight), None, conv.geometry);
                 data_init(tape, y, bias, log_norm);
             }
-            let effective = self.known_effective().unwrap_or_else(|| {
-                let effective = weight_norm(tape, weight, log_norm, None);
-                self.note_effective(effective);
-                effective
-            });
+            let effective = self.effective(weight, log_norm);
             conv2d(tape, x, effective, bias, conv.geometry)
         })
+    }
+
+    /// Weight and gain of a weight-normed convolution of `cin` channels a group.
+    fn normed(&self, cin: usize, conv: Conv) -> (Var, Var) {
+        let k = conv.kernel;
+        let weight = self.param(
+            "weight",
+            Role::Conv,
+            [k, k, cin, conv.cout],
+            default_init(cin * k * k),
+        );
+        (weight, self.log_weight_norm(conv.cout, None, 0.0))
+    }
+
+    fn effective(&self, weight: Var, log_norm: Var) -> Var {
+        self.known_effective().unwrap_or_else(|| {
+            let effective = weight_norm(self.tape(), weight, log_norm, None);
+            self.note_effective(effective);
+            effective
+        })
+    }
+
+    /// The effective weight `[1, 1, cin, cout]` of a weight-normed 1x1 convolution without bias.
+    pub(super) fn pointwise_weight(&self, cin: usize, cout: usize) -> Var {
+        let (weight, log_norm) = self.normed(cin, Conv::same(cout, 1).no_bias());
+        self.label(|| self.effective(weight, log_norm))
     }
 
     /// The gain of this place's weight norm; starts so that the effective weight is nearly the weight.

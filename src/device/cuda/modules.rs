@@ -36,6 +36,7 @@ modules![
     "loss",
     "mbconv",
     "mbconv_bf16",
+    "mbconv_up_bf16",
     "noise",
     "optim",
     "reduce",

@@ -12,13 +12,13 @@ use crate::tensor::Shape;
 
 /// The weights as [`Dgrad`] reads them, in a layout that is the affair of the device: it is packed once per parameter version.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pack {
+pub(in crate::ops) struct Pack {
     pub groups: usize,
 }
 
 /// `dx[n, iy, ix, i] = act'(x) * sum over the windows that read it of dy[n, oy, ox, o] w[ky, kx, i, o]`, from `(dy, packed w[, x])`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dgrad {
+pub(in crate::ops) struct Dgrad {
     pub geometry: Geometry,
     pub pre: Activation,
     /// The shape of `x`, which stride leaves open.
@@ -37,6 +37,17 @@ pub(super) struct Wgrad {
 }
 
 impl Dgrad {
+    /// That of [`Fprop::pointwise`].
+    pub(in crate::ops) fn pointwise(image: Shape, weights: Shape) -> Self {
+        let of = Fprop::pointwise();
+        Dgrad {
+            geometry: of.geometry,
+            pre: of.pre,
+            image,
+            weights,
+        }
+    }
+
     pub(super) fn record(r: &dyn Recorder, of: &Fprop, dy: Var, w: Var, x: Var) -> Var {
         let op = Dgrad {
             geometry: of.geometry,

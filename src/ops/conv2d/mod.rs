@@ -10,7 +10,7 @@ pub mod cases;
 mod cpu;
 pub(super) mod cuda;
 mod geometry;
-mod gradients;
+pub(super) mod gradients;
 
 pub use geometry::Geometry;
 
@@ -30,7 +30,7 @@ pub const KERNELS: &[&str] = &[Fprop::NAME, Pack::NAME, Dgrad::NAME, Wgrad::NAME
 
 /// The forward pass: `y` from `(x, w[, b][, r])`.
 #[derive(Clone, Copy, Debug)]
-struct Fprop {
+pub(super) struct Fprop {
     geometry: Geometry,
     pre: Activation,
     bias: bool,
@@ -95,6 +95,16 @@ fn products(w: Shape, y: Shape) -> f64 {
 }
 
 impl Fprop {
+    /// A 1x1 convolution and nothing else, for ops that are made of several.
+    pub(super) fn pointwise() -> Self {
+        Fprop {
+            geometry: Geometry::same(1),
+            pre: Activation::None,
+            bias: false,
+            residual: false,
+        }
+    }
+
     fn bias_index(&self) -> Option<usize> {
         self.bias.then_some(2)
     }

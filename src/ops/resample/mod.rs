@@ -22,7 +22,7 @@ pub const KERNELS: &[&str] = &[Resample::NAME, Transpose::NAME];
 
 /// Which map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     AvgPool,
     Nearest,
     Bilinear,
@@ -30,14 +30,14 @@ enum Kind {
 
 /// `y = A x`.
 #[derive(Clone, Copy, Debug)]
-struct Resample(Kind);
+pub(super) struct Resample(pub Kind);
 
 /// `dx = A^T dy`.
 #[derive(Clone, Copy, Debug)]
-struct Transpose {
-    kind: Kind,
+pub(super) struct Transpose {
+    pub kind: Kind,
     /// The shape of `x`, which pooling leaves open.
-    image: Shape,
+    pub image: Shape,
 }
 
 /// 2x2 average pooling with stride 2; an odd last row or column is dropped.
