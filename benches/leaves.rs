@@ -5,14 +5,13 @@
 //! NAME: the best of many runs, and the share of the measured peak.
 
 use criterion::{Criterion, Throughput};
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 use vaebm::device::cpu::conv::{self, ConvGeometry, ConvWeights};
 use vaebm::device::cpu::gemm::{self, Activation, Epilogue, Lhs, Rhs};
 use vaebm::device::cpu::mbconv::{self, MbConvGeometry, MbConvWeights};
-use vaebm::device::cpu::simd::{self, Isa, Kernel, Simd};
+use vaebm::device::cpu::simd::{self, Isa};
 use vaebm::device::cpu::vmath::{self, Function};
-use vaebm::device::cpu::{dwconv, wgrad};
+use vaebm::device::cpu::{dwconv, peaks, wgrad};
 
 /// One kernel call on one shape.
 struct Case {
@@ -38,49 +37,6 @@ fn best(budget: Duration, f: &mut dyn FnMut()) -> f64 {
         best = best.min(t.elapsed().as_secs_f64());
     }
     best
-}
-
-/// Independent multiply-adds on registers, two per cycle if the machine can.
-struct Probe;
-const PROBE_STEPS: usize = 20_000;
-
-impl Kernel for Probe {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(1e-3)));
-        let mut acc = [s.splat(1.0); 12];
-        for _ in 0..PROBE_STEPS {
-            for x in &mut acc {
-                *x = s.fma(*x, a, b);
-            }
-        }
-        let mut total = s.splat(0.0);
-        for x in acc {
-            total = s.add(total, x);
-        }
-        black_box(s.sum(total));
-    }
-}
-
-struct Lanes(*mut usize);
-impl Kernel for Lanes {
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        // SAFETY: points to the caller's live local.
-        unsafe { *self.0 = S::LANES };
-    }
-}
-
-/// GFLOP/s of multiply-adds on all threads of the pool.
-fn peak() -> f64 {
-    let mut lanes = 0;
-    simd::dispatch(simd::isa(), Lanes(&mut lanes));
-    let threads = rayon::current_num_threads();
-    let isa = simd::isa();
-    let t = best(Duration::from_millis(300), &mut || {
-        rayon::broadcast(|_| simd::dispatch(isa, Probe));
-    });
-    (2 * 12 * PROBE_STEPS * lanes * threads) as f64 / t * 1e-9
 }
 
 /// Products of the model: pixels by channels.
@@ -431,7 +387,7 @@ fn table(filter: Option<&str>, limit: Isa, n: usize) {
         };
         pool.install(|| {
             simd::with_limit(limit, || {
-                let peak = peak();
+                let peak = peaks::multiply_adds() * 1e-9;
                 println!(
                     "{:?}, {threads} thread(s): multiply-add peak {peak:.1} GFLOP/s",
                     simd::isa()

@@ -23,7 +23,7 @@ fn main() {
         for (name, what) in [("langevin", What::Langevin), ("stage1", What::Stage1)] {
             let mut device = Cpu::new();
             let mut bench =
-                Bench::new(&config, &mut device, BATCH, None).expect("memory for a step");
+                Bench::new(&config, &mut device, BATCH, None, &[what]).expect("memory for a step");
             group.bench_function(name, |b| b.iter(|| bench.step(what).expect("a step")));
         }
         group.finish();

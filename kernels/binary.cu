@@ -2,19 +2,22 @@
 // element i of the big one; y[i] = x_0[i] + x_1[i] + ...
 //
 //   binary_f32_<f>[_x4](a, b, c, map, n)     f = mul, div; combine(.., alpha, beta): alpha a + beta b
+//   binary_f32_<f>_h(a, b, c, map, n, narrow)     see stored.cuh; runs are a multiple of 8
 //   broadcast_to_f32[_x4](x, y, map, n)
 //   sum_to_f32_columns[_x4](x, y, columns)         the innermost axis stays: y[group, column] = sum over rows
 //   sum_to_f32_rows(x, partial, rows)              it does not: y[..] = sum over three axes
 //   sum_to_f32_finish(partial, y, n, slices)       the sum of the slices of a row
 //   sum_of_f32(parts, count, y, n)                 parts: table of addresses
+//   sum_of_f32_h(parts, count, y, n, narrow)       parts: table of addresses, each with a 1 behind it where it holds bf16; n a multiple of 8
 //
 // _x4 takes four neighbours a thread, for runs that are a multiple of four. n counts elements.
 //
-// Limit: bytes. 8 to 12 an element for f, 4 or 8 for a broadcast, 4 for a sum, 4 (count + 1) for sum_of.
+// Limit: bytes. 8 to 12 an element for f, 4 or 8 for a broadcast, 4 for a sum, 4 (count + 1) for sum_of; half of that in bf16.
 // Geometry: a thread per element or four of them, 256 a block; sums over columns see columns.cuh, sums over rows a block a
 // slice of a sum.
 
 #include "columns.cuh"
+#include "stored.cuh"
 
 // Row-major axes of the big tensor, innermost first, neighbours merged where the small one allows; strides are those of the small tensor,
 // 0 where it repeats. The innermost stride is 0 or 1.
@@ -36,8 +39,8 @@ __device__ inline unsigned beside(const Map &map, unsigned i) {
 }
 
 // The V elements of the small tensor beside element i V of the big one; they lie within one run.
-template <int V>
-__device__ inline Pack<V> load_beside(const float *b, const Map &map, unsigned i) {
+template <int V, class B>
+__device__ inline Pack<V> load_beside(B b, const Map &map, unsigned i) {
     const unsigned j = beside(map, i * V);
     if (map.strides[0] != 0) return load<V>(b, j / V);
     Pack<V> pack;
@@ -46,9 +49,8 @@ __device__ inline Pack<V> load_beside(const float *b, const Map &map, unsigned i
     return pack;
 }
 
-template <int V, class F>
-__device__ inline void binary(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ c,
-                              const Map &map, unsigned n, F f) {
+template <int V, class A, class B, class C, class F>
+__device__ inline void binary(A a, B b, C c, const Map &map, unsigned n, F f) {
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i * V >= n) return;
     Pack<V> left = load<V>(a, i);
@@ -59,13 +61,13 @@ __device__ inline void binary(const float *__restrict__ a, const float *__restri
 }
 
 #define BINARY(name, V)                                                                                                \
-    extern "C" __global__ void binary_f32_mul##name(const float *a, const float *b, float *c, Map map, unsigned n) {   \
+    extern "C" __global__ void binary_f32_mul##name(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ c, Map map, unsigned n) {   \
         binary<V>(a, b, c, map, n, [](float a, float b) { return a * b; });                                            \
     }                                                                                                                  \
-    extern "C" __global__ void binary_f32_div##name(const float *a, const float *b, float *c, Map map, unsigned n) {   \
+    extern "C" __global__ void binary_f32_div##name(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ c, Map map, unsigned n) {   \
         binary<V>(a, b, c, map, n, [](float a, float b) { return a / b; });                                            \
     }                                                                                                                  \
-    extern "C" __global__ void binary_f32_combine##name(const float *a, const float *b, float *c, Map map, unsigned n, \
+    extern "C" __global__ void binary_f32_combine##name(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ c, Map map, unsigned n, \
                                                         float alpha, float beta) {                                     \
         binary<V>(a, b, c, map, n, [=](float a, float b) { return alpha * a + beta * b; });                            \
     }                                                                                                                  \
@@ -80,6 +82,21 @@ __device__ inline void binary(const float *__restrict__ a, const float *__restri
 
 BINARY(, 1)
 BINARY(_x4, 4)
+
+#define BINARY_H(name, f)                                                                                              \
+    extern "C" __global__ void binary_f32_##name##_h(const void *a, const void *b, void *c, Map map, unsigned n,       \
+                                                     unsigned narrow) {                                                \
+        binary<8>(Source(a, narrow & 1), Source(b, narrow & 2), Target(c, narrow & 4), map, n, f);                     \
+    }
+
+BINARY_H(mul, [](float a, float b) { return a * b; })
+BINARY_H(div, [](float a, float b) { return a / b; })
+
+extern "C" __global__ void binary_f32_combine_h(const void *a, const void *b, void *c, Map map, unsigned n, unsigned narrow, float alpha,
+                                                float beta) {
+    binary<8>(Source(a, narrow & 1), Source(b, narrow & 2), Target(c, narrow & 4), map, n,
+              [=](float a, float b) { return alpha * a + beta * b; });
+}
 
 // x[outer, kept, middle, last, inner]: sums over outer, middle and inner, numbered together by e; y[kept, last].
 struct Rows {
@@ -121,4 +138,22 @@ extern "C" __global__ void sum_of_f32(const float *const *parts, unsigned count,
     float sum = parts[0][i];
     for (unsigned part = 1; part < count; ++part) sum += parts[part][i];
     y[i] = sum;
+}
+
+// A part of a sum of tensors.
+struct Part {
+    const void *x;
+    unsigned long long narrow;
+};
+
+extern "C" __global__ void sum_of_f32_h(const Part *parts, unsigned count, void *y, unsigned n, unsigned narrow) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i * 8 >= n) return;
+    Pack<8> sum = load<8>(Source(parts[0].x, parts[0].narrow), i);
+    for (unsigned part = 1; part < count; ++part) {
+        const Pack<8> next = load<8>(Source(parts[part].x, parts[part].narrow), i);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) sum.v[k] += next.v[k];
+    }
+    store<8>(Target(y, narrow & 1), i, sum);
 }

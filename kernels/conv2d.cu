@@ -1,13 +1,17 @@
 // Convolution in f32: implicit matrix products (conv2d.cuh, tiles.cuh), the direct form, and what all precisions share.
 //
-//   conv2d_fprop_f32_<tile>(x, w, bias or null, residual or null, y, conv, pre, post)      y = post(conv(pre(x), w) + bias + residual)
-//   conv2d_dgrad_f32_<tile>(dy, wt, x or null, dx, conv, pre)                              dx = pre'(x) * conv^T(dy, w)
+//   conv2d_fprop_f32_<tile>(x, w, x2, w2, bias, residual, y, after, conv, channels, pooled, pre, post)
+//       y = post(conv(pre(x), w) + x2 w2 + bias + residual), into y, or into `after` and what post is taken of into y
+//   conv2d_dgrad_f32_<tile>(dy, wt, dy2, wt2, x, residual, start, dx, dx2, conv, split, halved, pre)
+//       [dx, dx2] = pre'(x) * (conv^T(dy, w) + dy2 w2^T + residual) + start
 //   conv2d_wgrad_f32_<tile>(x, dy, part, conv, pre, share)                                 dw in parts of `share` pixels
-//   conv2d_<pass>_f32_direct, the same arguments: any groups, the oracle of the others; with groups its dgrad reads w, not wt
+//   conv2d_fprop_f32_direct(x, w, bias, residual, y, after, conv, pre, post), conv2d_dgrad_f32_direct(dy, wt, x, start, dx, conv, pre),
+//   conv2d_wgrad_f32_direct as by tiles: any groups, the oracle of the others; with groups dgrad reads w, not wt
 //   conv2d_wgrad_reduce_f32(part, dw, count, parts)
 //   conv2d_pack_f32(w, wt, rows, columns, matrices, count): wt[t, j, i] = w[t, i, j], zeros behind up to `count`
 //
 // x [n, h, w, cin], w [kh, kw, cin / groups, cout], y and dy [n, oh, ow, cout].
+// What may be null is what a launch does without: x2 and w2, bias, residual, after; dy2 and wt2, x, residual, start, dx2.
 // Limit: 2 n oh ow kh kw cin cout FLOPs; the direct form reads both factors of each product from L1. Geometry of the tiled form: a block
 // per tile, phases of dgrad and parts of wgrad along z; of the direct form: a thread per output element, parts along z.
 
@@ -15,7 +19,7 @@
 
 // A thread per y[n, oy, ox, o].
 extern "C" __global__ void conv2d_fprop_f32_direct(const float *x, const float *w, const float *bias, const float *residual, float *y,
-                                                   Conv c, unsigned pre, unsigned post) {
+                                                   float *after, Conv c, unsigned pre, unsigned post) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= c.n * c.oh * c.ow * c.cout) return;
     const int o = at % c.cout, p = at / c.cout;
@@ -32,11 +36,13 @@ extern "C" __global__ void conv2d_fprop_f32_direct(const float *x, const float *
     }
     if (bias != nullptr) sum += bias[o];
     if (residual != nullptr) sum += residual[at];
-    y[at] = activate(post, sum);
+    if (after != nullptr) y[at] = sum;
+    (after != nullptr ? after : y)[at] = activate(post, sum);
 }
 
 // A thread per dx[n, iy, ix, i]. With groups the weights are w[tap, i, o], else wt[tap, o, i].
-extern "C" __global__ void conv2d_dgrad_f32_direct(const float *dy, const float *weights, const float *x, float *dx, Conv c, unsigned pre) {
+extern "C" __global__ void conv2d_dgrad_f32_direct(const float *dy, const float *weights, const float *x, const float *start, float *dx,
+                                                   Conv c, unsigned pre) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= c.n * c.h * c.w * c.cin) return;
     const int i = at % c.cin, q = at / c.cin;
@@ -53,7 +59,8 @@ extern "C" __global__ void conv2d_dgrad_f32_direct(const float *dy, const float 
         const int next = c.groups > 1 ? 1 : c.cin;
         for (int o = 0; o < out_group; ++o) sum = fmaf(pixel[o], row[o * next], sum);
     }
-    dx[at] = pre == 0 ? sum : sum * activation_slope(pre, x[at]);
+    if (pre != 0) sum *= activation_slope(pre, x[at]);
+    dx[at] = start != nullptr ? sum + start[at] : sum;
 }
 
 // A thread per element of dw[ky, kx, i, o] and part of the pixels.

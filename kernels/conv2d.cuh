@@ -10,6 +10,10 @@
 // dgrad with a stride: the pixels of x whose coordinates leave the same rest modulo the stride are read by the same taps, whole steps
 // apart. Each such phase (blockIdx.z) is a product of its own with those taps alone, so no multiplication by a zero between the
 // pixels of dy is ever made. fprop is the case of one phase and all taps, which is why both are one walk.
+//
+// A product may have a second source, read by a 1x1 window, whose terms go into the same sums: the other part of a concatenation that
+// is never made, or the skip of a residual block. fprop may also average 2x2 pixels before it stores them: its rows then come window by
+// window, four to each, so that a tile holds whole windows. The gradient of that reads dy as if it still had a pixel for each of y.
 #pragma once
 
 #include "tiles.cuh"
@@ -58,26 +62,40 @@ struct Walk {
     int to_h, to_w;         // destination
     int kw;
     Axis y, x;
+    int halved;             // 1 if the source has one pixel for each 2x2 that the walk names
+    int pooled;             // 1 if rows come window by window of 2x2 and the destination has a pixel for each window
     __device__ int rows() const { return n * y.rows * x.rows; }
     __device__ int depth() const { return y.count * x.count * channels; }
 };
 
-__device__ inline Walk forward(const Conv &c) {
+// With `pooled` an odd last row or column of y is dropped.
+__device__ inline Walk forward(const Conv &c, int pooled) {
     return {c.n, c.h, c.w, c.cin, c.oh, c.ow, c.kw,
-            forward_axis(c.oh, c.stride, c.dilation, c.pad_top, c.kh),
-            forward_axis(c.ow, c.stride, c.dilation, c.pad_left, c.kw)};
+            forward_axis(c.oh >> pooled << pooled, c.stride, c.dilation, c.pad_top, c.kh),
+            forward_axis(c.ow >> pooled << pooled, c.stride, c.dilation, c.pad_left, c.kw), 0, pooled};
 }
 
-__device__ inline Walk backward(const Conv &c, int phase) {
-    return {c.n, c.oh, c.ow, c.cout, c.h, c.w, c.kw,
+__device__ inline Walk backward(const Conv &c, int phase, int halved) {
+    return {c.n, c.oh >> halved, c.ow >> halved, c.cout, c.h, c.w, c.kw,
             backward_axis(c.h, phase / c.stride, c.stride, c.dilation, c.pad_top, c.kh),
-            backward_axis(c.w, phase % c.stride, c.stride, c.dilation, c.pad_left, c.kw)};
+            backward_axis(c.w, phase % c.stride, c.stride, c.dilation, c.pad_left, c.kw), halved, 0};
+}
+
+// The same destinations, each reading its own pixel of a source of `channels`.
+__device__ inline Walk beside(const Walk &walk, int channels, int halved) {
+    return {walk.n, walk.to_h >> halved, walk.to_w >> halved, channels, walk.to_h, walk.to_w, 1, forward_axis(walk.y.rows, 1, 1, 0, 1), forward_axis(walk.x.rows, 1, 1, 0, 1),
+            halved, walk.pooled};
 }
 
 // Row m of a walk: x the first pixel of the source image, y and z the source coordinates of the window's first tap, w the pixel of the
 // destination, or -1 where there is no such row; no tap of that lies inside.
 __device__ inline int4 walk_row(const Walk &walk, int m) {
     if (m >= walk.rows()) return {0, -(1 << 29), 0, -1};
+    if (walk.pooled) {
+        const int window = m / 4, across = walk.x.rows / 2, down = walk.y.rows / 2, image = window / across / down;
+        const int a = window / across % down * 2 + m / 2 % 2, b = window % across * 2 + m % 2;
+        return {image * walk.h * walk.w, a * walk.y.scale + walk.y.start, b * walk.x.scale + walk.x.start, window};
+    }
     const int b = m % walk.x.rows, a = m / walk.x.rows % walk.y.rows, image = m / walk.x.rows / walk.y.rows;
     return {image * walk.h * walk.w, a * walk.y.scale + walk.y.start, b * walk.x.scale + walk.x.start,
             (image * walk.to_h + a * walk.y.to_scale + walk.y.to_start) * walk.to_w + b * walk.x.to_scale + walk.x.to_start};
@@ -113,10 +131,10 @@ struct Window {
 #pragma unroll
         for (int pass = 0; pass < T::ShareA::PASSES; ++pass) {
             const int4 row = rows[T::ShareA::row(pass)];
-            const int y = row.y + dy, x = row.z + dx;
-            const bool inside = known && static_cast<unsigned>(y) < walk.h && static_cast<unsigned>(x) < walk.w;
-            // source[image, y, x, channel]; unsigned, so that the far rows of no pixel may wrap around
-            const unsigned at = (row.x + static_cast<unsigned>(y) * walk.w + x) * walk.channels + channel;
+            // Unsigned, so that the far rows of no pixel may wrap around, and so that what lies before the image lies far behind it.
+            const unsigned y = static_cast<unsigned>(row.y + dy) >> walk.halved, x = static_cast<unsigned>(row.z + dx) >> walk.halved;
+            const bool inside = known && y < walk.h && x < walk.w;
+            const unsigned at = (row.x + y * walk.w + x) * walk.channels + channel; // source[image, y, x, channel]
             visit(pass, source + (inside ? at : 0), inside);
         }
         channel += T::K;
@@ -219,7 +237,6 @@ struct Patches {
 // The dynamic shared memory of a block: the stages, and the sums after them in their place.
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
-// The walk and its rows stand in shared memory: they are the same for all threads, and too much for the registers of each.
 template <class T>
 __device__ inline void multiply_walk(const float *source, const float *weights, const Walk &walk, bool all_taps, int columns, int4 *rows,
                                      int m0, int n0, unsigned activation, float (&sum)[T::SUMS]) {
@@ -231,20 +248,40 @@ __device__ inline void multiply_walk(const float *source, const float *weights, 
     multiply<T>(reinterpret_cast<typename T::Element *>(dynamic_shared), a, b, activation, steps, sum);
 }
 
-// y = post(conv(pre(x), w) + bias + residual). Blocks that share pixels are neighbours: x is read from L2 again, not from memory.
+// What is the same for all threads of a block, and too much for the registers of each.
 template <class T>
-__device__ inline void fprop(const float *x, const float *w, const float *bias, const float *residual, float *y, const Conv &c,
-                             unsigned pre, unsigned post) {
-    __shared__ int4 rows[T::M];
-    const int across = (c.cout + T::N - 1) / T::N;
-    const int m0 = blockIdx.x / across * T::M, n0 = blockIdx.x % across * T::N;
-    __shared__ Walk walk;
-    if (threadIdx.x == 0) walk = forward(c);
-    __syncthreads();
+struct Common {
+    int4 rows[T::M];
+    Walk walk;
+    int source; // of the products: 0, or 1 beside it
+    int n0;     // the first column
+};
+
+// y = post(conv(pre(x), w) + x2 w2 + bias + residual), x2 [n, oh, ow, channels] or null; with `pooled` the products are averaged over 2x2
+// pixels. Where `after` is given, it gets y, and y what post is taken of. Blocks that share pixels are neighbours: x is read from L2
+// again, not from memory.
+template <class T>
+__device__ inline void fprop(const float *x, const float *w, const float *x2, const float *w2, const float *bias, const float *residual,
+                             float *y, float *after, const Conv &c, int channels, int pooled, unsigned pre, unsigned post) {
+    __shared__ Common<T> block;
+    if (threadIdx.x == 0) {
+        block.source = 0;
+        block.n0 = blockIdx.x % ((c.cout + T::N - 1) / T::N) * T::N;
+        block.walk = forward(c, pooled);
+    }
     float sum[T::SUMS] = {};
-    multiply_walk<T>(x, w, walk, true, c.cout, rows, m0, n0, pre, sum);
-    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, [&](int row, int column, Pack<T::V> value) {
-        const int to = rows[row].w, o = n0 + column;
+#pragma unroll 1 // the loop of products stands once
+    do {
+        __syncthreads();
+        const int m0 = blockIdx.x / ((c.cout + T::N - 1) / T::N) * T::M;
+        const bool first = block.source == 0;
+        multiply_walk<T>(first ? x : x2, first ? w : w2, block.walk, true, c.cout, block.rows, m0, block.n0, first ? pre : 0, sum);
+        __syncthreads();
+        if (threadIdx.x == 0 && ++block.source == 1) block.walk = beside(block.walk, channels, 0);
+        __syncthreads();
+    } while (block.source == 1 && x2 != nullptr);
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, pooled, [&](int row, int column, Pack<T::V> value) {
+        const int to = block.rows[row].w, o = block.n0 + column;
         if (to < 0 || o >= c.cout) return;
         const int at = to * c.cout + o; // y[n, oy, ox, o]
         if (bias != nullptr) {
@@ -257,32 +294,65 @@ __device__ inline void fprop(const float *x, const float *w, const float *bias, 
 #pragma unroll
             for (int v = 0; v < T::V; ++v) value.v[v] += r.v[v];
         }
+        if (after != nullptr) store_pack<T::V>(&y[at], value);
 #pragma unroll
         for (int v = 0; v < T::V; ++v) value.v[v] = activate(post, value.v[v]);
-        store_pack<T::V>(&y[at], value);
+        store_pack<T::V>(after != nullptr ? &after[at] : &y[at], value);
     });
 }
 
-// dx = pre'(x) * conv^T(dy, w). x may be dx: a thread reads an element right before it writes it.
+// [dx, dx2] = pre'(x) * (conv^T(dy, w) + dy2 w2^T + residual) + start: the first `split` channels go to dx, the others to dx2, to which
+// neither of the summands nor the slope belongs. x may be dx: a thread reads an element right before it writes it. Of `halved`, bit 0
+// says that dy, and bit 1 that dy2, is the gradient of 2x2 averages; not both.
 template <class T>
-__device__ inline void dgrad(const float *dy, const float *wt, const float *x, float *dx, const Conv &c, unsigned pre) {
-    __shared__ int4 rows[T::M];
-    const int across = (c.cin + T::N - 1) / T::N;
-    const int m0 = blockIdx.x / across * T::M, n0 = blockIdx.x % across * T::N;
-    __shared__ Walk walk;
-    if (threadIdx.x == 0) walk = backward(c, blockIdx.z);
-    __syncthreads();
-    if (m0 >= walk.rows()) return; // the grid is made for the largest phase
+__device__ inline void dgrad(const float *dy, const float *wt, const float *dy2, const float *wt2, const float *x, const float *residual,
+                             const float *start, float *dx, float *dx2, const Conv &c, int split, int halved, unsigned pre) {
+    __shared__ Common<T> block;
+    if (threadIdx.x == 0) {
+        block.source = dy2 != nullptr ? 1 : 0;
+        block.n0 = blockIdx.x % ((c.cin + T::N - 1) / T::N) * T::N;
+        block.walk = backward(c, blockIdx.z, halved & 1);
+        if (dy2 != nullptr) block.walk = beside(block.walk, c.cout, halved >> 1);
+    }
     float sum[T::SUMS] = {};
-    multiply_walk<T>(dy, wt, walk, c.stride == 1, c.cin, rows, m0, n0, 0, sum);
-    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, [&](int row, int column, Pack<T::V> value) {
-        const int to = rows[row].w, i = n0 + column;
+#pragma unroll 1
+    do {
+        __syncthreads();
+        const int m0 = blockIdx.x / ((c.cin + T::N - 1) / T::N) * T::M;
+        if (m0 >= block.walk.rows()) return; // the grid is made for the largest phase
+        const bool first = block.source == 0;
+        const bool all = !first || c.stride == 1;
+        multiply_walk<T>(first ? dy : dy2, first ? wt : wt2, block.walk, all, c.cin, block.rows, m0, block.n0, 0, sum);
+        if (block.walk.halved) {
+#pragma unroll
+            for (int e = 0; e < T::SUMS; ++e) sum[e] *= 0.25f;
+        }
+        __syncthreads();
+        if (threadIdx.x == 0 && --block.source == 0) block.walk = backward(c, blockIdx.z, halved & 1);
+        __syncthreads();
+    } while (block.source == 0);
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, 0, [&](int row, int column, Pack<T::V> value) {
+        const int to = block.rows[row].w, i = block.n0 + column;
         if (to < 0 || i >= c.cin) return;
-        const int at = to * c.cin + i; // dx[n, iy, ix, i]
+        if (i >= split) {
+            store_pack<T::V>(&dx2[to * (c.cin - split) + i - split], value);
+            return;
+        }
+        const int at = to * split + i; // dx[n, iy, ix, i]
+        if (residual != nullptr) {
+            const Pack<T::V> r = load_pack<T::V>(&residual[at]);
+#pragma unroll
+            for (int v = 0; v < T::V; ++v) value.v[v] += r.v[v];
+        }
         if (pre != 0) {
             const Pack<T::V> slope = load_pack<T::V>(&x[at]);
 #pragma unroll
             for (int v = 0; v < T::V; ++v) value.v[v] *= activation_slope(pre, slope.v[v]);
+        }
+        if (start != nullptr) {
+            const Pack<T::V> s = load_pack<T::V>(&start[at]);
+#pragma unroll
+            for (int v = 0; v < T::V; ++v) value.v[v] += s.v[v];
         }
         store_pack<T::V>(&dx[at], value);
     });
@@ -300,7 +370,7 @@ __device__ inline void wgrad(const float *x, const float *dy, float *part, const
     const int steps = (end - begin + T::K - 1) / T::K;
     float sum[T::SUMS] = {};
     multiply<T>(reinterpret_cast<typename T::Element *>(dynamic_shared), a, b, pre, steps, sum);
-    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, [&](int row, int column, const Pack<T::V> &value) {
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, 0, [&](int row, int column, const Pack<T::V> &value) {
         const int m = m0 + row, o = n0 + column;
         if (m < height && o < c.cout) store_pack<T::V>(&part[m * c.cout + o], value);
     });
@@ -311,17 +381,20 @@ __device__ inline void wgrad(const float *x, const float *dy, float *part, const
 // 512 threads share a multiprocessor.
 #define CONV2D_BOUNDS(T) __launch_bounds__(T::THREADS, 512 / T::THREADS)
 
-#define CONV2D_FPROP(name, T)                                                                                             \
-    extern "C" __global__ void CONV2D_BOUNDS(T) conv2d_fprop_##name(const float *x, const float *w, const float *bias,    \
-                                                                    const float *residual, float *y, Conv c, unsigned pre, \
-                                                                    unsigned post) {                                      \
-        fprop<T>(x, w, bias, residual, y, c, pre, post);                                                                  \
+#define CONV2D_FPROP(name, T)                                                                                              \
+    extern "C" __global__ void CONV2D_BOUNDS(T)                                                                            \
+        conv2d_fprop_##name(const float *x, const float *w, const float *x2, const float *w2, const float *bias,           \
+                            const float *residual, float *y, float *after, Conv c, int channels, int pooled, unsigned pre, \
+                            unsigned post) {                                                                               \
+        fprop<T>(x, w, x2, w2, bias, residual, y, after, c, channels, pooled, pre, post);                                  \
     }
 
-#define CONV2D_DGRAD(name, T)                                                                                             \
-    extern "C" __global__ void CONV2D_BOUNDS(T) conv2d_dgrad_##name(const float *dy, const float *wt, const float *x,     \
-                                                                    float *dx, Conv c, unsigned pre) {                    \
-        dgrad<T>(dy, wt, x, dx, c, pre);                                                                                  \
+#define CONV2D_DGRAD(name, T)                                                                                                \
+    extern "C" __global__ void CONV2D_BOUNDS(T)                                                                              \
+        conv2d_dgrad_##name(const float *dy, const float *wt, const float *dy2, const float *wt2, const float *x,            \
+                            const float *residual, const float *start, float *dx, float *dx2, Conv c, int split, int halved, \
+                            unsigned pre) {                                                                                  \
+        dgrad<T>(dy, wt, dy2, wt2, x, residual, start, dx, dx2, c, split, halved, pre);                                      \
     }
 
 #define CONV2D_WGRAD(name, T)                                                                                             \

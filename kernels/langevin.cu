@@ -1,7 +1,9 @@
-// One Langevin step of every tensor of a chain: eps[i] += sqrt(s) noise[i] - s / 2 g[i], s the step size.
+// One Langevin step of every tensor of a chain: eps[i] += c sqrt(s) noise[i] - s / 2 g[i], s the step size, c the noise's factor.
 //
-//   langevin_update_f32(counter, items, step_size)              noise of the Philox stream of each tensor
-//   langevin_update_f32_given(items, step_size)                 noise given as tensors
+//   langevin_update_f32(counter, items, step_size, scale)       noise of the Philox stream of each tensor
+//   langevin_update_f32_given(items, step_size, scale)          noise given as tensors
+//
+// `scale` may be null: c is 1.
 //
 // Element i of a tensor draws element first_sample * row + i of its stream, row the length of one sample: the numbers of
 // noise.cu. The update is the two fused multiply-adds of the CPU's kernel, so a chain has the same bits on both.
@@ -27,8 +29,9 @@ struct Item {
 struct Step {
     float root, half;
 
-    __device__ explicit Step(float step_size) {
+    __device__ Step(float step_size, const float *scale) {
         root = __fsqrt_rn(step_size);
+        if (scale) root = __fmul_rn(root, *scale);
         half = __fmul_rn(0.5f, step_size);
     }
     __device__ float operator()(float eps, float g, float noise) const {
@@ -40,9 +43,10 @@ struct Step {
     }
 };
 
-extern "C" __global__ void langevin_update_f32(const NoiseCounter *counter, const Item *items, const float *step_size) {
+extern "C" __global__ void langevin_update_f32(const NoiseCounter *counter, const Item *items, const float *step_size,
+                                               const float *scale) {
     const Item item = items[blockIdx.x];
-    const Step step(*step_size);
+    const Step step(*step_size, scale);
     const unsigned count = item.count;
     const unsigned long long first = counter->first_sample * item.row + item.start;
     // The piece begins `skip` elements into a group of the stream.
@@ -66,9 +70,9 @@ extern "C" __global__ void langevin_update_f32(const NoiseCounter *counter, cons
     }
 }
 
-extern "C" __global__ void langevin_update_f32_given(const Item *items, const float *step_size) {
+extern "C" __global__ void langevin_update_f32_given(const Item *items, const float *step_size, const float *scale) {
     const Item item = items[blockIdx.x];
-    const Step step(*step_size);
+    const Step step(*step_size, scale);
     const unsigned count = item.count;
     for (unsigned group = threadIdx.x; group * 4 < count; group += blockDim.x) {
         if (group * 4 + 4 <= count) {

@@ -9,8 +9,7 @@
 //   c[16, 8] f32     register r: row group + 8 (r / 2), column 2 slot + r % 2
 #pragma once
 
-// bf16 travels as its 16 bits: NVRTC has no cuda_bf16.h inside.
-typedef unsigned short bf16;
+#include "bf16.cuh"
 
 // The address of a shared variable as PTX's shared space counts.
 __device__ inline unsigned shared_address(const void *p) {
@@ -51,13 +50,6 @@ __device__ inline void load_matrices_transposed(unsigned (&r)[4], const void *ro
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(row))
                  : "memory");
-}
-
-// Two numbers to the nearest bf16, ties to even; the first goes to the low half.
-__device__ inline unsigned round_bf16(float low, float high) {
-    unsigned y;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-    return y;
 }
 
 // The nearest tf32, ties away from zero, as the 32 bits that an mma takes.

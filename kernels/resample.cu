@@ -3,14 +3,15 @@
 //   resample_f32_avg_pool[_x4]   y[n, i, j, c] = mean of x[n, 2i .. 2i + 2, 2j .. 2j + 2, c]; an odd last row or column is dropped
 //   resample_f32_nearest[_x4]    y[n, i, j, c] = x[n, i / 2, j / 2, c]
 //   resample_f32_bilinear[_x4]   y[n, i, j, c] reads position i (h - 1) / (2h - 1) of the rows, likewise of the columns
+//   resample_f32_<map>_h, resample_dgrad_f32_<map>_h     as (from, to, n, h, w, c, narrow), see stored.cuh, units of eight
 //   resample_dgrad_f32_<map>[_x4]        the transposes, each as a gather: no two threads write one number
 //
 // All take (from, to, n, h, w, c) with the extents of x and c in units of the vector.
 //
-// Limit: bytes, 5 or 20 an element of the smaller and larger image. Geometry: a thread a unit of the result, 256 a block.
+// Limit: bytes, 5 or 20 an element of the smaller and larger image, half of that in bf16. Geometry: a thread a unit of the result, 256 a block.
 
 #include "bilinear.cuh"
-#include "vector.cuh"
+#include "stored.cuh"
 
 struct Image {
     unsigned n, h, w, c;
@@ -38,8 +39,8 @@ __device__ inline void add(Pack<V> &sum, float weight, const Pack<V> &pack) {
 }
 
 // y[n, i, j] = sum over a 2x2 window of weight x; the window's corner is at (2i, 2j) of an image of h x w.
-template <int V>
-__device__ inline void gather(const float *x, float *y, unsigned at, unsigned h, unsigned w, unsigned oh, unsigned ow, unsigned c,
+template <int V, class X, class Y>
+__device__ inline void gather(X x, Y y, unsigned at, unsigned h, unsigned w, unsigned oh, unsigned ow, unsigned c,
                               float weight) {
     const Pixel p(at, oh, ow, c);
     Pack<V> sum = {};
@@ -51,8 +52,8 @@ __device__ inline void gather(const float *x, float *y, unsigned at, unsigned h,
 }
 
 // y[n, i, j] = weight x[n, i / 2, j / 2], zero where x ends.
-template <int V>
-__device__ inline void spread(const float *x, float *y, unsigned at, unsigned h, unsigned w, unsigned oh, unsigned ow, unsigned c,
+template <int V, class X, class Y>
+__device__ inline void spread(X x, Y y, unsigned at, unsigned h, unsigned w, unsigned oh, unsigned ow, unsigned c,
                               float weight) {
     const Pixel p(at, oh, ow, c);
     Pack<V> sum = {};
@@ -60,8 +61,8 @@ __device__ inline void spread(const float *x, float *y, unsigned at, unsigned h,
     store<V>(y, at, sum);
 }
 
-template <int V>
-__device__ inline void bilinear(const float *x, float *y, unsigned at, const Image &g) {
+template <int V, class X, class Y>
+__device__ inline void bilinear(X x, Y y, unsigned at, const Image &g) {
     const Pixel p(at, 2 * g.h, 2 * g.w, g.c);
     const Taps rows(p.i, g.h), columns(p.j, g.w);
     Pack<V> sum = {};
@@ -72,8 +73,8 @@ __device__ inline void bilinear(const float *x, float *y, unsigned at, const Ima
     store<V>(y, at, sum);
 }
 
-template <int V>
-__device__ inline void bilinear_dgrad(const float *dy, float *dx, unsigned at, const Image &g) {
+template <int V, class X, class Y>
+__device__ inline void bilinear_dgrad(X dy, Y dx, unsigned at, const Image &g) {
     const Pixel p(at, g.h, g.w, g.c);
     Pack<V> sum = {};
     const unsigned top = max(2 * p.i, 2u) - 2, bottom = min(2 * p.i + 3, 2 * g.h);
@@ -96,7 +97,16 @@ __device__ inline void bilinear_dgrad(const float *dy, float *dx, unsigned at, c
         if (at < g.n * (h) * (w) * g.c) body;                                                              \
     }
 
-#define RESAMPLE(suffix, V)                                                                                                            \
+// As above, with tensors whose storage the launch chooses.
+#define MAP_H(name, h, w, body)                                                                              \
+    extern "C" __global__ void name(const void *source, void *target, Image g, unsigned narrow) {            \
+        const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;                                           \
+        const Source from(source, narrow & 1);                                                               \
+        const Target to(target, narrow & 2);                                                                 \
+        if (at < g.n * (h) * (w) * g.c) body;                                                                \
+    }
+
+#define RESAMPLE(MAP, suffix, V)                                                                                                       \
     MAP(resample_f32_avg_pool##suffix, g.h / 2, g.w / 2, gather<V>(from, to, at, g.h, g.w, g.h / 2, g.w / 2, g.c, 0.25f))              \
     MAP(resample_f32_nearest##suffix, 2 * g.h, 2 * g.w, spread<V>(from, to, at, g.h, g.w, 2 * g.h, 2 * g.w, g.c, 1.0f))                \
     MAP(resample_f32_bilinear##suffix, 2 * g.h, 2 * g.w, bilinear<V>(from, to, at, g))                                                 \
@@ -104,5 +114,6 @@ __device__ inline void bilinear_dgrad(const float *dy, float *dx, unsigned at, c
     MAP(resample_dgrad_f32_nearest##suffix, g.h, g.w, gather<V>(from, to, at, 2 * g.h, 2 * g.w, g.h, g.w, g.c, 1.0f))                  \
     MAP(resample_dgrad_f32_bilinear##suffix, g.h, g.w, bilinear_dgrad<V>(from, to, at, g))
 
-RESAMPLE(, 1)
-RESAMPLE(_x4, 4)
+RESAMPLE(MAP, , 1)
+RESAMPLE(MAP, _x4, 4)
+RESAMPLE(MAP_H, _h, 8)

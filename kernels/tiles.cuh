@@ -304,15 +304,27 @@ __device__ inline void multiply(bf16 *shared, SourceA &a, SourceB &b, unsigned a
 }
 
 // Hands the sums out through shared memory: finish(row, column, V sums) is called for every V neighbours of c[M, N], in an order that
-// makes neighbouring threads write neighbouring numbers.
+// makes neighbouring threads write neighbouring numbers. With `pooled` it gets the means of four rows each, and the first of them.
 template <class T, class Finish>
-__device__ inline void write_out(float *shared, const float (&sum)[T::SUMS], Finish finish) {
+__device__ inline void write_out(float *shared, const float (&sum)[T::SUMS], int pooled, Finish finish) {
     __syncthreads(); // the stages are c now
     T::Math::template deposit<T>(sum, shared);
     __syncthreads();
 #pragma unroll 1
-    for (int i = threadIdx.x; i < T::M * T::N / T::V; i += T::THREADS) {
-        const int row = i / (T::N / T::V), column = i % (T::N / T::V) * T::V;
-        finish(row, column, load_pack<T::V>(&shared[row * T::C_STRIDE + column]));
+    for (int i = threadIdx.x; i < T::M * T::N / T::V >> 2 * pooled; i += T::THREADS) {
+        const int row = i / (T::N / T::V) << 2 * pooled, column = i % (T::N / T::V) * T::V;
+        const float *from = &shared[row * T::C_STRIDE + column];
+        Pack<T::V> value = load_pack<T::V>(from);
+        if (pooled) {
+#pragma unroll 1
+            for (int r = 1; r < 4; ++r) {
+                const Pack<T::V> next = load_pack<T::V>(from + r * T::C_STRIDE);
+#pragma unroll
+                for (int v = 0; v < T::V; ++v) value.v[v] += next.v[v];
+            }
+#pragma unroll
+            for (int v = 0; v < T::V; ++v) value.v[v] *= 0.25f;
+        }
+        finish(row, column, value);
     }
 }

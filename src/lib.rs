@@ -31,3 +31,4 @@ pub mod shared;
 pub mod tape;
 pub mod tensor;
 pub mod train;
+pub mod tune;

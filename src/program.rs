@@ -7,9 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::tensor::Shape;
-use gpu::{GpuContext, GpuKernel};
+use gpu::{GpuContext, GpuKernel, Narrow};
 
+pub mod arena;
 pub mod gpu;
+pub mod variants;
 
 /// Where the noise of a run comes from: together with a stream and an element it names one random number.
 ///
@@ -91,6 +93,8 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     fn reference_f64(&self, io: &mut Io<'_, f64>);
     /// The launches on a GPU.
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel;
+    /// Of the tensors that [`GpuContext::narrow`] proposes to store as bf16, those that its launches then take so.
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow;
 }
 
 /// What a launch costs, counted from its shapes.

@@ -48,7 +48,8 @@ fn recover(folder: &Path) -> Outcome<(Store, Ring, u64)> {
     let store = Store::open(folder, "ebm", Retention { last: 2, every: 0 })?;
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(".unfinished-") {
+        // Whatever name it had: nothing hidden belongs here.
+        if name.starts_with('.') {
             return Err(format!("{name} was not cleaned up").into());
         }
     }

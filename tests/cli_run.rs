@@ -147,30 +147,7 @@ fn a_run_from_training_to_samples_and_measures() {
     let again = [&export[..6], &["--npz", "samples.npz"]].concat();
     refused(at, &again, &["samples.npz", "already"]);
 
-    let told = run(&[
-        "bench",
-        "--config",
-        "tiny.toml",
-        "--batch",
-        "2",
-        "--json",
-        "--seconds",
-        "0.01",
-        "--weights",
-        "ebm",
-    ]);
-    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
-    for what in ["langevin", "stage1"] {
-        let rate = report[what]["items_per_s"].as_f64().unwrap();
-        assert!(
-            rate > 0.0 && report[what]["plan_bytes"].as_u64().unwrap() > 0,
-            "{told}"
-        );
-    }
-    assert_eq!(
-        (&report["batch"], &report["device"]),
-        (&2.into(), &"cpu".into())
-    );
+    benched(at, &run);
     run(&[
         "bench",
         "--config",
@@ -187,6 +164,122 @@ fn a_run_from_training_to_samples_and_measures() {
 
     let printed = run(&["config", "--config", "run/config.toml"]);
     assert_eq!(Config::from_toml(&printed, "printed").unwrap(), config);
+}
+
+/// The table and the report of `vaebm bench`, every kind of step; and what a report can be held against.
+fn benched(at: &Path, run: &dyn Fn(&[&str]) -> String) {
+    let common = ["bench", "--config", "tiny.toml", "--seconds", "0.01"];
+    let with = |more: &[&'static str]| [&common[..], more].concat();
+    let whats = "langevin,stage1,energy,sample";
+    let weights = ["--weights", "ebm", "--batch", "1,2", "--steps", "1,3"];
+    let told = run(&with(
+        &[&weights[..], &["--what", whats, "--json"]].concat(),
+    ));
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let rows = report.as_array().unwrap();
+    let of = |what: &str| {
+        rows.iter()
+            .filter(|r| r["what"] == what)
+            .collect::<Vec<_>>()
+    };
+    // Two batches, and two numbers of steps of what has steps.
+    let counts = ["langevin", "stage1", "energy", "sample"].map(|w| of(w).len());
+    assert_eq!(counts, [4, 2, 2, 4], "{told}");
+    for row in rows {
+        let positive = |value: &serde_json::Value| value.as_f64().is_some_and(|v| v > 0.0);
+        for name in [
+            "items_per_s",
+            "ms_median",
+            "gflop_per_s",
+            "gb_per_s",
+            "planned_bytes",
+        ] {
+            assert!(positive(&row[name]), "{name}: {row}");
+        }
+        assert!(
+            positive(&row["share_of_matrix_peak"]) && positive(&row["rates"]["copy"]),
+            "{row}"
+        );
+        assert_eq!(
+            (&row["device"], &row["precision"]),
+            (&"cpu".into(), &"f32".into())
+        );
+        assert!(
+            row["machine"]["date"].as_str().unwrap().starts_with("20"),
+            "{row}"
+        );
+        let quantiles = ["ms_q10", "ms_median", "ms_q90"].map(|q| row[q].as_f64().unwrap());
+        assert!(quantiles.is_sorted(), "{row}");
+        let start = &row["start_up"];
+        assert_eq!(
+            positive(&start["first_images_ms"]),
+            row["what"] == "sample",
+            "{row}"
+        );
+        let Some(parts) = row["split"]["parts"].as_array() else {
+            assert_eq!(row["what"], "sample");
+            continue;
+        };
+        let sum: f64 = parts.iter().map(|p| p["ms"].as_f64().unwrap()).sum();
+        assert!((sum - quantiles[1]).abs() < 1e-6 * quantiles[1], "{row}");
+        let parts: Vec<&str> = parts.iter().map(|p| p["part"].as_str().unwrap()).collect();
+        let expected: &[&str] = match row["what"].as_str().unwrap() {
+            "stage1" => &[
+                "encoder forward",
+                "encoder backward",
+                "decoder forward",
+                "decoder backward",
+                "update",
+            ],
+            "energy" => &[
+                "decoder forward",
+                "energy forward",
+                "energy backward",
+                "update",
+            ],
+            _ => &[
+                "decoder forward",
+                "decoder backward",
+                "energy forward",
+                "energy backward",
+                "update",
+            ],
+        };
+        assert_eq!(parts, expected);
+    }
+    std::fs::write(at.join("old.json"), &told).unwrap();
+    let compared = run(&with(&[
+        "--batch",
+        "2,3",
+        "--what",
+        "stage1",
+        "--compare",
+        "old.json",
+    ]));
+    assert!(compared.contains("times the earlier median"), "{compared}");
+    assert!(
+        compared.contains("no such row") && compared.contains("GFLOP/s of f32"),
+        "{compared}"
+    );
+
+    std::fs::write(at.join("none.json"), "{\"batch\": 2}").unwrap();
+    let refusals: [(&[&str], &[&str]); 6] = [
+        (
+            &["--batch", "7", "--compare", "old.json"],
+            &["earlier report", "batch 1", "7"],
+        ),
+        (&["--compare", "none.json"], &["no rows", "--json"]),
+        (&["--compare", "tiny.toml"], &["tiny.toml", "no report"]),
+        (&["--compare", "missing.json"], &["missing.json"]),
+        (
+            &["--profile", "--batch", "1,2"],
+            &["--profile", "one of each"],
+        ),
+        (&["--precision", "bf16"], &["bf16", "GPU", "f32"]),
+    ];
+    for (more, names) in refusals {
+        refused(at, &[&common[..], more].concat(), names);
+    }
 }
 
 #[test]
@@ -323,7 +416,7 @@ fn wrong_checkpoints_are_named() {
         "--num-channels-enc",
         "16",
     ];
-    refused(at, &args, &[file, "shape"]);
+    refused(at, &args, &[file, "vae.num_channels_enc = 8", "says 16"]);
     let args = [
         "train",
         "ebm",

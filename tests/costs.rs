@@ -93,15 +93,19 @@ const FLOORS: [Floors; 6] = [
 ];
 
 /// The kernels that multiply: everything else is elementwise or a reduction.
-const PRODUCTS: [&str; 10] = [
+const PRODUCTS: [&str; 14] = [
     "conv2d_fprop",
     "conv2d_dgrad",
+    "conv2d_joined",
+    "conv2d_joined_dgrad",
     "dwconv_fprop",
     "dwconv_dgrad",
     "linear_fprop",
     "linear_dgrad",
     "mbconv_fprop",
     "mbconv_dgrad",
+    "residual_block_fprop",
+    "residual_block_dgrad",
     "residual_cell_fprop",
     "residual_cell_dgrad",
 ];

@@ -83,14 +83,17 @@ fn results(tape: &Tape) -> Vec<(String, Vec<f64>)> {
 fn fusion_changes_no_number_of_a_chain() {
     let fused = chains().step(StepNoise::Generated, true);
     let plain = chains().step_unfused(StepNoise::Generated, true);
-    assert!(
-        fused.op_names().contains(&"residual_cell_fprop"),
-        "nothing was fused"
-    );
-    assert!(
-        !plain.op_names().contains(&"residual_cell_fprop"),
-        "plain is fused"
-    );
+    for kernel in [
+        "residual_cell_fprop",
+        "residual_block_fprop",
+        "conv2d_joined",
+    ] {
+        assert!(
+            fused.op_names().contains(&kernel),
+            "{kernel}: nothing was fused"
+        );
+        assert!(!plain.op_names().contains(&kernel), "{kernel} in plain");
+    }
     for ((name, fused), (_, plain)) in results(&fused).iter().zip(&results(&plain)) {
         let max = plain.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         assert!(max > 0.0 && max.is_finite(), "`{name}` is {max}");

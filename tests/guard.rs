@@ -456,10 +456,23 @@ fn a_run_that_went_back_resumes_bit_for_bit() {
         (c.train_ebm.save_every, c.train_ebm.sample_every) = (4, 5);
         (c.guard.every, c.guard.patience, c.guard.lr_factor) = (4, 2, 0.01);
         c.guard.max_gap = 300.0;
+        // Scores of steps that never were must not count, and the best of those that were must be kept.
+        (
+            c.train_ebm.score_every,
+            c.train_ebm.score_images,
+            c.run.keep_last,
+        ) = (2, 32, 1);
+        c.data.valid = 40;
     });
     let config = |name: &str| {
         let mut config = base.clone();
         config.run.out = folder.path().join(name);
+        // One classifier is enough.
+        let scorer = folder.path().join("whole/scorer.safetensors");
+        if scorer.is_file() {
+            std::fs::create_dir(&config.run.out).unwrap();
+            std::fs::copy(&scorer, config.run.out.join("scorer.safetensors")).unwrap();
+        }
         config
     };
     let whole = config("whole");
@@ -468,6 +481,23 @@ fn a_run_that_went_back_resumes_bit_for_bit() {
     println!("{:?}", told.texts);
     assert!(!told.rollbacks.is_empty(), "it has not diverged");
     let (_, back_to) = *told.rollbacks.last().unwrap();
+    let text = std::fs::read_to_string(whole.run.out.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|l| serde_json::from_str(l).unwrap());
+    let scores: Vec<(u64, f64)> = lines
+        .filter(|l: &serde_json::Value| l["kind"] == "validation")
+        .map(|l| (l["step"].as_u64().unwrap(), l["score"].as_f64().unwrap()))
+        .collect();
+    assert!(
+        scores.iter().map(|s| s.0).eq((2..=16).step_by(2)),
+        "{scores:?}"
+    );
+    let least = scores.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let best = RunFolder::checkpoint_at(&whole.run.out, Stage::Ebm).unwrap();
+    assert_eq!(
+        Checkpoint::open(&best).unwrap().header().step,
+        least.0,
+        "{scores:?}"
+    );
     for stops in [vec![1], vec![3], vec![back_to + 1, back_to + 6], vec![13]] {
         let name = format!("stopped{stops:?}");
         let resumed = config(&name);

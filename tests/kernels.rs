@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use vaebm::config::Config;
-use vaebm::device::cuda::kernels::gpu_kernel;
-use vaebm::device::cuda::modules;
+use vaebm::device::cuda::kernels::{Target, gpu_kernel, narrow};
+use vaebm::device::cuda::{modules, peaks};
 use vaebm::langevin::programs::{Chains, StepNoise};
 use vaebm::nvae::Nvae;
 use vaebm::ops::registry::entries;
-use vaebm::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
+use vaebm::program::gpu::{Arg, GpuKernel, GpuLaunch, Narrow, Precision, Stored, Tensor, Word};
 use vaebm::program::{Launch, Plan, Slot};
 use vaebm::train::vae_programs::NoiseSource;
 use vaebm::train::{ebm_programs, vae_programs};
@@ -124,9 +124,33 @@ fn programs(preset: &str) -> Vec<Plan> {
     ]
 }
 
-/// Every launch of every case of every op and of published models, in every precision, for GPUs with little and much shared memory,
-/// with what planned it. What a large one shares with a small one is visited once.
-fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
+/// What a launch's tensors can be stored as in bf16, as far as its op says: all that it takes, and each of them by itself.
+fn storages(launch: &Launch, target: Target) -> Vec<Narrow> {
+    let mut all = vec![Narrow::NONE];
+    if target.stored == Stored::F32 {
+        return all;
+    }
+    let alone = (0..launch.inputs.len()).map(|i| Narrow::new(&[i], &[]));
+    let alone = alone.chain((0..launch.outputs.len()).map(|i| Narrow::new(&[], &[i])));
+    for mut proposed in [Narrow::ALL].into_iter().chain(alone) {
+        // Until it agrees, as a plan asks.
+        loop {
+            let taken = narrow(launch, target, true, proposed).expect("small enough");
+            if taken == proposed {
+                break;
+            }
+            proposed = taken;
+        }
+        if !all.contains(&proposed) {
+            all.push(proposed);
+        }
+    }
+    all
+}
+
+/// Every launch of every case of every op and of published models, in every precision and storage, for GPUs with little and much shared
+/// memory, with what planned it. What a large one shares with a small one is visited once.
+fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, Narrow, usize)) {
     let mut plans = Vec::new();
     for entry in entries() {
         for case in (entry.cases)() {
@@ -140,13 +164,18 @@ fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
     for plan in &plans {
         for launch in plan.per_version.iter().chain(&plan.per_step) {
             for precision in Precision::ALL {
-                let [small, large] = SHARED.map(|shared| {
-                    gpu_kernel(launch, precision, shared, true)
-                        .unwrap_or_else(|e| panic!("{}: {e}", plan.name))
-                });
-                visit(launch, &small, SHARED[0]);
-                if large != small {
-                    visit(launch, &large, SHARED[1]);
+                let mut seen = Vec::new();
+                for shared in SHARED {
+                    let target = Target::new(precision, shared);
+                    for stored in storages(launch, target) {
+                        let kernel = gpu_kernel(launch, target, true, stored)
+                            .unwrap_or_else(|e| panic!("{}: {e}", plan.name));
+                        let now = (stored, kernel);
+                        if !seen.contains(&now) {
+                            visit(launch, &now.1, stored, shared);
+                            seen.push(now);
+                        }
+                    }
                 }
             }
         }
@@ -156,13 +185,13 @@ fn every_launch(mut visit: impl FnMut(&Launch, &GpuKernel, usize)) {
 #[test]
 fn arguments_are_the_parameters_of_the_kernel() {
     let known = all_kernels();
-    every_launch(|_, kernel, _| {
+    let check = |launches: &[GpuLaunch]| {
         for GpuLaunch {
             module,
             function,
             args,
             ..
-        } in &kernel.launches
+        } in launches
         {
             let file = known
                 .get(module)
@@ -176,13 +205,15 @@ fn arguments_are_the_parameters_of_the_kernel() {
                 "bytes of the arguments of `{function}`"
             );
         }
-    });
+    };
+    check(&peaks::launches());
+    every_launch(|_, kernel, _, _| check(&kernel.launches));
 }
 
 #[test]
 fn geometry_is_within_the_limits_of_every_gpu() {
     let known = all_kernels();
-    every_launch(|_, kernel, room| {
+    every_launch(|_, kernel, _, room| {
         for l in &kernel.launches {
             let entry = &known[l.module][&l.function];
             let threads: u32 = l.block.iter().product();
@@ -216,7 +247,7 @@ fn geometry_is_within_the_limits_of_every_gpu() {
 
 #[test]
 fn addresses_lie_inside_their_tensors() {
-    every_launch(|launch, kernel, _| {
+    every_launch(|launch, kernel, _, _| {
         let len = |slots: &[Slot], i: usize| slots[i].shape.len();
         let size = |tensor: Tensor| match tensor {
             Tensor::Input(i) => len(&launch.inputs, i),
@@ -249,10 +280,43 @@ fn addresses_lie_inside_their_tensors() {
     });
 }
 
+/// Kernels that only move numbers: 16 bytes at a time, whatever they hold.
+const MOVES: [&str; 4] = [
+    "slice_f32_x4",
+    "slice_dgrad_f32_x4",
+    "concat_f32_x4",
+    "reshape_f32",
+];
+
+#[test]
+fn kernels_that_are_given_bf16_say_so_in_their_names() {
+    let mut given = 0;
+    every_launch(|_, kernel, narrow, _| {
+        for l in &kernel.launches {
+            let addresses = l.args.iter().flat_map(|arg| match arg {
+                Arg::Address(tensor, _) => vec![*tensor],
+                Arg::Table(words) => (words.iter())
+                    .filter_map(|word| match word {
+                        Word::Address(tensor, _) => Some(*tensor),
+                        Word::Number(_) => None,
+                    })
+                    .collect(),
+                Arg::Value(_) | Arg::Noise | Arg::Null => Vec::new(),
+            });
+            let bf16 = addresses.filter(|tensor| narrow.has(*tensor)).count();
+            let named = l.function.ends_with("_h") || MOVES.contains(&l.function.as_str());
+            assert!(bf16 == 0 || named, "`{}` is given {narrow:?}", l.function);
+            given += bf16;
+        }
+    });
+    assert!(given > 0);
+}
+
 #[test]
 fn every_kernel_is_launched_by_some_program() {
     let mut used = BTreeSet::from(["noise_advance".to_owned()]);
-    every_launch(|_, kernel, _| used.extend(kernel.launches.iter().map(|l| l.function.clone())));
+    used.extend(peaks::launches().into_iter().map(|l| l.function));
+    every_launch(|_, kernel, _, _| used.extend(kernel.launches.iter().map(|l| l.function.clone())));
     let shipped = all_kernels().into_values().flat_map(BTreeMap::into_keys);
     let idle: Vec<String> = shipped.filter(|name| !used.contains(name)).collect();
     assert!(idle.is_empty(), "nothing launches {idle:?}");

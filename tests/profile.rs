@@ -1,6 +1,7 @@
 //! What is promised of the published CIFAR-10 setting's chain-step, counted on its true layer shapes without a GPU.
 
 use vaebm::config::Config;
+use vaebm::device::cuda::kernels::Target;
 use vaebm::profile::Counted;
 use vaebm::profile::count::{Node, activation_bytes, belongs, count};
 use vaebm::profile::gpus::GPUS;
@@ -38,7 +39,7 @@ fn activations_grow_with_the_batch_and_with_nothing_else() {
     let config = Config::preset("cifar10").unwrap();
     let bytes = |batch| {
         let plan = Program::Langevin.plan(&config, batch);
-        activation_bytes(&plan, BF16, GPUS[0].shared).unwrap() as f64
+        activation_bytes(&plan, Target::new(BF16, GPUS[0].shared)).unwrap() as f64
     };
     let [small, middle, large] = [64, 128, 512].map(bytes);
     let (first, second) = ((middle - small) / 64.0, (large - middle) / 384.0);
@@ -53,7 +54,7 @@ fn no_node_moves_less_than_its_arguments() {
     for program in [Program::Langevin, Program::Stage1, Program::Energy] {
         let plan = program.plan(&config, 4);
         for shared in [0, GPUS[0].shared] {
-            for node in count(&plan, BF16, shared).unwrap() {
+            for node in count(&plan, Target::new(BF16, shared)).unwrap() {
                 // Packed weights hold several layouts of which a launch reads one, a slice leaves the rest of its input, and the slope
                 // of a scaling does not depend on where it is taken.
                 let partial = ["mbconv_", "residual_cell_", "slice", "unary_dgrad"]
@@ -76,7 +77,7 @@ fn the_cell_counts_as_by_hand() {
     let plan = Program::Langevin.plan(&config, 64);
     let image = 16.0 * 16.0 * 256.0 * 4.0;
     let of = |shared| -> Vec<f64> {
-        let nodes = count(&plan, BF16, shared).unwrap();
+        let nodes = count(&plan, Target::new(BF16, shared)).unwrap();
         let published = |kernel: &str| {
             let places = plan.per_step.iter().zip(&nodes);
             let mut of_shape = places.filter(|(l, n)| {

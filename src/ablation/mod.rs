@@ -64,6 +64,8 @@ pub struct Outcome {
 pub fn configured(base: &Base, model: Model, pixels: PixelChains) -> Config {
     let mut config = base.config.clone();
     config.ebm.model = model;
+    // An equal budget: each model's last checkpoint counts, not one that was chosen.
+    (config.train_ebm.score_every, config.train_ebm.patience) = (0, 0);
     if model != Model::Vaebm {
         let train = &mut config.train_ebm;
         train.step_size = pixels.step_size.unwrap_or(train.step_size);

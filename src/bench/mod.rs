@@ -1,8 +1,12 @@
-//! Throughput behind `vaebm bench`: the Langevin step and the training step of stage 1, on networks with random weights or those of
-//! a checkpoint.
+//! Throughput behind `vaebm bench`: the Langevin step, the training steps of both stages and sampling end to end, on networks with
+//! random weights or those of a checkpoint.
 
 pub mod compare;
 mod dump;
+mod figures;
+pub mod machine;
+pub mod parts;
+pub mod rows;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,9 +14,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 pub use dump::dump;
+pub use figures::Figures;
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Stage};
+use crate::config::{Config, FinalImage, Model, Stage};
 use crate::device::{Device, ProgramId};
 use crate::langevin::programs::{Chains, EBM};
 use crate::langevin::sampler::Sampler;
@@ -22,10 +27,7 @@ use crate::philox;
 use crate::profile::measure::{Timed, timed};
 use crate::program::{Cost, Noise};
 use crate::train::vae_programs::{NoiseSource, POWER_ITERATIONS, VAE, train_step};
-use crate::train::{StateList, TrainError};
-
-/// Runs before anything is timed, by time: caches, page faults, thread wake-ups.
-const WARM_UP_SECONDS: f64 = 0.5;
+use crate::train::{StateList, TrainError, ebm_programs};
 
 /// What can be timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,197 +37,305 @@ pub enum What {
     Langevin,
     /// One training step of the VAE.
     Stage1,
+    /// One update of the energy network, on images and on negatives decoded from chains that were just started.
+    Energy,
+    /// Sampling end to end: a batch of chains started, moved and decoded, and its images brought to the host.
+    Sample,
 }
 
-/// Times of consecutive steps.
+impl What {
+    /// All of them.
+    pub const ALL: [What; 4] = [What::Langevin, What::Stage1, What::Energy, What::Sample];
+
+    /// As flags and reports name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            What::Langevin => "langevin",
+            What::Stage1 => "stage1",
+            What::Energy => "energy",
+            What::Sample => "sample",
+        }
+    }
+
+    /// Whether the number of Langevin steps in a submission matters to it.
+    pub const fn has_steps(self) -> bool {
+        matches!(self, What::Langevin | What::Sample)
+    }
+
+    /// What runs per second are multiplied with a batch to give.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            What::Langevin => "chain-steps/s",
+            What::Stage1 | What::Energy | What::Sample => "images/s",
+        }
+    }
+}
+
+/// Times of consecutive runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Slot {
     /// What was timed.
     pub what: What,
-    /// Milliseconds of each step.
+    /// Milliseconds of each: of a step, or of sampling as a whole.
     pub ms: Vec<f64>,
-}
-
-/// Figures of one kind of step.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figures {
-    /// Steps per second, from the median.
-    pub steps_per_s: f64,
-    /// Chains or images that these steps move per second.
-    pub items_per_s: f64,
-    /// Median milliseconds of a step.
-    pub ms_median: f64,
-    /// The 10% quantile.
-    pub ms_q10: f64,
-    /// The 90% quantile.
-    pub ms_q90: f64,
-    /// Steps timed.
-    pub steps: usize,
-    /// FLOPs of a step by the ops' cost rules.
-    pub gflop: f64,
-    /// FLOPs per second, from the median.
-    pub gflop_per_s: f64,
-    /// Bytes that the step's program takes, states apart, as its plan says.
-    pub plan_bytes: usize,
 }
 
 /// Prepared steps of one model on a device.
 pub struct Bench<'d> {
     device: &'d mut dyn Device,
-    /// `None` for a model that has no stage 2.
+    /// Chains, for all but stage 1.
     sampler: Option<Sampler>,
-    stage1: ProgramId,
+    stage1: Option<ProgramId>,
+    energy: Option<ProgramId>,
     config: Config,
     batch: usize,
+    /// Langevin steps of a submission.
+    steps: u32,
     step: u32,
 }
 
 impl<'d> Bench<'d> {
-    /// Prepares both steps for a batch; stage 1's alone if the model has no stage 2. Weights come from the configuration's seed, or
-    /// from a checkpoint of stage 2.
+    /// Prepares what is to be timed, for a batch. Weights come from the configuration's seed, or from a checkpoint of stage 2.
+    ///
+    /// # Errors
+    /// A model that has no stage 2 where chains are asked for, a batch that does not fit, a checkpoint of another architecture.
     pub fn new(
         config: &Config,
         device: &'d mut dyn Device,
         batch: usize,
         weights: Option<&Checkpoint>,
+        what: &[What],
     ) -> Result<Self, TrainError> {
-        let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
-        let record = train_step(
-            &model,
-            &config.train_vae,
-            config.data.num_x_bits,
+        let mut bench = Bench {
+            device,
+            sampler: None,
+            stage1: None,
+            energy: None,
+            config: config.clone(),
             batch,
+            steps: 1,
+            step: 0,
+        };
+        if what.contains(&What::Stage1) {
+            bench.prepare_stage1()?;
+        }
+        if what.iter().any(|w| *w != What::Stage1) {
+            if let Err(error) = config.check_model(Stage::Ebm) {
+                return Err(TrainError::Mismatch(format!(
+                    "this model has no Langevin chains, only a stage 1: {error}"
+                )));
+            }
+            bench.prepare_chains(weights)?;
+        }
+        if what.contains(&What::Energy) {
+            bench.prepare_energy(weights)?;
+        }
+        Ok(bench)
+    }
+
+    fn model(&self) -> Nvae {
+        let config = &self.config;
+        Nvae::new(config.vae.clone(), config.data.size, config.data.channels)
+    }
+
+    fn chains(&self) -> Chains {
+        Chains {
+            model: self.model(),
+            ebm: self.config.ebm.clone(),
+            n: self.batch,
+            target: self.config.sample.target,
+            temperature: 1.0,
+        }
+    }
+
+    /// Feeds numbers in `[0, 1)` for images, and scalars.
+    fn feed(&mut self, program: ProgramId, scalars: &[(&str, f32)]) -> Result<(), TrainError> {
+        let mut x = vec![0.0; self.model().image_shape(self.batch).len()];
+        philox::fill_uniform(&mut x, self.config.run.seed, 0, 0, 0);
+        self.device.feed(program, "x", &x)?;
+        // A learning rate of zero keeps the weights, and with them the speed, as they are from step to step.
+        for (name, value) in [("lr", 0.0), ("t", 10.0)].iter().chain(scalars) {
+            self.device.feed(program, name, &[*value])?;
+        }
+        Ok(())
+    }
+
+    fn prepare_stage1(&mut self) -> Result<(), TrainError> {
+        let record = train_step(
+            &self.model(),
+            &self.config.train_vae,
+            self.config.data.num_x_bits,
+            self.batch,
             POWER_ITERATIONS[1],
             NoiseSource::Streams(0),
         );
         let states = StateList::of(VAE, &record);
-        let stage1 = device.prepare(record.tape.plan("stage1/train"))?;
-        states.start(device, config.run.seed)?;
-        let sampler = match config.check_model(Stage::Ebm) {
-            Ok(()) => Some(Self::sampler(config, device, &model, batch, weights)?),
-            Err(_) => None,
-        };
-        let mut x = vec![0.0; model.image_shape(batch).len()];
-        philox::fill_uniform(&mut x, config.run.seed, 0, 0, 0);
-        device.feed(stage1, "x", &x)?;
-        // A learning rate of zero keeps the weights, and with them the speed, as they are from step to step.
-        for (name, value) in [
-            ("lr", 0.0),
-            ("t", 10.0),
-            ("kl_coeff", 0.5),
-            ("norm_coeff", 0.1),
-        ] {
-            device.feed(stage1, name, &[value])?;
-        }
-        Ok(Bench {
-            device,
-            sampler,
-            stage1,
-            config: config.clone(),
-            batch,
-            step: 0,
-        })
+        let program = self.device.prepare(record.tape.plan("stage1/train"))?;
+        states.start(self.device, self.config.run.seed)?;
+        self.feed(program, &[("kl_coeff", 0.5), ("norm_coeff", 0.1)])?;
+        self.stage1 = Some(program);
+        Ok(())
     }
 
     /// Chains with their weights, started.
-    fn sampler(
-        config: &Config,
-        device: &mut dyn Device,
-        model: &Nvae,
-        batch: usize,
-        weights: Option<&Checkpoint>,
-    ) -> Result<Sampler, TrainError> {
-        let chains = Chains {
-            model: model.clone(),
-            ebm: config.ebm.clone(),
-            n: batch,
-            target: config.sample.target,
-            temperature: 1.0,
-        };
+    fn prepare_chains(&mut self, weights: Option<&Checkpoint>) -> Result<(), TrainError> {
+        let chains = self.chains();
         let (vae_params, ebm_params) = chains.params();
-        match weights {
-            Some(checkpoint) => {
-                StateList::restore_params(device, checkpoint, VAE, &vae_params)?;
-                StateList::restore_params(device, checkpoint, EBM, &ebm_params)?;
+        let seed = self.config.run.seed;
+        for (network, params) in [(VAE, &vae_params), (EBM, &ebm_params)] {
+            match weights {
+                Some(checkpoint) => {
+                    StateList::restore_params(self.device, checkpoint, network, params)?
+                }
+                None => initialise(self.device, network, params, seed)?,
             }
-            None => initialise(device, EBM, &ebm_params, config.run.seed)?,
         }
-        let sampler = Sampler::new(device, chains)?;
-        sampler.start(device, Noise::default())?;
-        Ok(sampler)
+        let sampler = Sampler::new(self.device, chains)?;
+        sampler.start(self.device, Noise::default())?;
+        self.sampler = Some(sampler);
+        Ok(())
     }
 
-    /// The device's name.
-    pub fn device_name(&self) -> String {
-        self.device.name()
+    /// The update of the energy network beside its chains.
+    fn prepare_energy(&mut self, weights: Option<&Checkpoint>) -> Result<(), TrainError> {
+        let chains = self.chains();
+        let iterations = POWER_ITERATIONS[1];
+        let record = ebm_programs::train_step(&chains, &self.config.train_ebm, iterations, false);
+        let program = self.device.prepare(record.tape.plan("stage2/update"))?;
+        // Moments and spectral vectors start as in training, and so do the weights, unless they are given.
+        StateList::of(EBM, &record).start(self.device, self.config.run.seed)?;
+        if let Some(checkpoint) = weights {
+            StateList::restore_params(self.device, checkpoint, EBM, &record.params)?;
+        }
+        self.feed(program, &[])?;
+        self.energy = Some(program);
+        Ok(())
     }
 
+    /// Langevin steps of one submission, from now on; 1 at first.
+    pub fn set_steps(&mut self, steps: u32) {
+        self.steps = steps.max(1);
+    }
+
+    /// The device.
+    pub fn device(&mut self) -> &mut dyn Device {
+        self.device
+    }
+
+    /// The program whose nodes are those of a step.
     fn program(&self, what: What) -> Result<ProgramId, TrainError> {
-        Ok(match what {
-            What::Langevin => chains_of(&self.sampler)?.step_program(),
+        let program = match what {
+            What::Langevin | What::Sample => Some(chains_of(&self.sampler)?.step_program()),
             What::Stage1 => self.stage1,
+            What::Energy => self.energy,
+        };
+        program.ok_or_else(|| {
+            TrainError::Mismatch(format!("{} was not prepared to be timed", what.name()))
         })
     }
 
-    /// Submits one step.
-    ///
-    /// # Errors
-    /// A model without stage 2 has no Langevin step; a device that fails.
-    pub fn step(&mut self, what: What) -> Result<(), TrainError> {
+    /// Submits one run, without waiting for it: of Langevin steps as many as [`Bench::set_steps`] says.
+    fn submit(&mut self, what: What) -> Result<(), TrainError> {
         let noise = Noise {
             seed: self.config.run.seed,
             step: self.step,
             first_sample: 0,
         };
-        self.step = self.step.wrapping_add(1);
+        let steps = if what.has_steps() { self.steps } else { 1 };
+        self.step = self.step.wrapping_add(steps);
+        let size = self.config.sample.step_size;
+        let program = self.program(what)?;
         match what {
-            What::Langevin => {
-                let sampler = chains_of(&self.sampler)?;
-                sampler.advance(self.device, noise, 1, self.config.sample.step_size)?
+            What::Langevin => chains_of(&self.sampler)?.advance(self.device, noise, steps, size)?,
+            What::Stage1 => self.device.run(program, noise)?,
+            What::Energy => {
+                // Chains that moved: their images are decoded anew, as after the chains of a training step.
+                chains_of(&self.sampler)?.start(self.device, noise)?;
+                self.device.run(program, noise)?;
             }
-            What::Stage1 => self.device.run(self.stage1, noise)?,
+            What::Sample => {
+                let sampler = chains_of(&self.sampler)?;
+                sampler.start(self.device, noise)?;
+                sampler.advance(self.device, noise, steps, size)?;
+                sampler.images(self.device, FinalImage::Mean)?;
+            }
         }
         Ok(())
     }
 
-    /// Times steps for so many seconds, at least three of them. The first step of a slot is not counted.
+    /// Does one run and waits for it.
+    ///
+    /// # Errors
+    /// What was not prepared; a device that fails.
+    pub fn step(&mut self, what: What) -> Result<(), TrainError> {
+        self.submit(what)?;
+        Ok(self.device.synchronize()?)
+    }
+
+    /// Runs some times, and then some more within a window that an attached profiler records.
+    ///
+    /// # Errors
+    /// As [`Bench::step`]; a device that no such profiler looks at.
+    pub fn capture(&mut self, what: What, before: u32, within: u32) -> Result<(), TrainError> {
+        // Closed to begin with, in case the profiler records from the start.
+        self.device.profiler_window(false)?;
+        (0..before).try_for_each(|_| self.submit(what))?;
+        self.device.profiler_window(true)?;
+        (0..within).try_for_each(|_| self.submit(what))?;
+        Ok(self.device.profiler_window(false)?)
+    }
+
+    /// Runs whose times are those of one step.
+    fn per_run(&self, what: What) -> f64 {
+        match what {
+            What::Langevin => f64::from(self.steps),
+            What::Stage1 | What::Energy | What::Sample => 1.0,
+        }
+    }
+
+    /// Times runs for so many seconds, at least three of them. The first is not counted.
+    ///
+    /// # Errors
+    /// As [`Bench::step`].
     pub fn slot(&mut self, what: What, seconds: f64) -> Result<Slot, TrainError> {
         self.step(what)?;
+        let per_run = self.per_run(what);
         let mut ms = Vec::new();
         let started = Instant::now();
         while ms.len() < 3 || started.elapsed().as_secs_f64() < seconds {
             let clock = Instant::now();
             self.step(what)?;
-            ms.push(clock.elapsed().as_secs_f64() * 1e3);
+            ms.push(clock.elapsed().as_secs_f64() * 1e3 / per_run);
         }
         Ok(Slot { what, ms })
     }
 
-    /// Warms up, then times steps for so many seconds.
-    pub fn figures(&mut self, what: What, seconds: f64) -> Result<Figures, TrainError> {
-        self.slot(what, WARM_UP_SECONDS)?;
-        let mut ms = self.slot(what, seconds)?.ms;
-        ms.sort_by(f64::total_cmp);
-        let quantile = |q: f64| ms[((ms.len() - 1) as f64 * q).round() as usize];
-        let plan = self.device.plan(self.program(what)?);
-        let Cost { flops, .. } = plan.step_cost();
-        let per_second = 1e3 / quantile(0.5);
-        Ok(Figures {
-            steps_per_s: per_second,
-            items_per_s: per_second * self.batch as f64,
-            ms_median: quantile(0.5),
-            ms_q10: quantile(0.1),
-            ms_q90: quantile(0.9),
-            steps: ms.len(),
-            gflop: flops / 1e9,
-            gflop_per_s: flops / 1e9 * per_second,
-            plan_bytes: plan.bytes(),
+    /// What one step costs by the ops' rules; of sampling, everything.
+    fn cost(&self, what: What) -> Result<Cost, TrainError> {
+        let of = |program: ProgramId| self.device.plan(program).step_cost();
+        let step = of(self.program(what)?);
+        Ok(match what {
+            What::Langevin | What::Stage1 => step,
+            What::Energy => {
+                let [start, _, _] = chains_of(&self.sampler)?.programs();
+                let plan = self.device.plan(self.program(what)?);
+                let decoding: Cost = plan.per_version.iter().map(|l| l.cost).sum();
+                step + decoding + of(start)
+            }
+            What::Sample => {
+                let [start, step, images] = chains_of(&self.sampler)?.programs();
+                let steps = (0..self.steps).map(|_| of(step));
+                steps.sum::<Cost>() + of(start) + of(images)
+            }
         })
     }
 
     /// Time, FLOPs and bytes of a step by node, in order: the median over a few runs, launched one by one and not as a graph.
+    ///
+    /// # Errors
+    /// As [`Bench::step`].
     pub fn nodes(&mut self, what: What) -> Result<Vec<Timed>, TrainError> {
-        self.slot(what, WARM_UP_SECONDS)?;
+        self.step(what)?;
         let program = self.program(what)?;
         let mut runs = Vec::new();
         for step in 0..PROFILE_RUNS {
@@ -237,7 +347,44 @@ impl<'d> Bench<'d> {
         }
         Ok(timed(self.device.plan(program), &runs))
     }
+
+    /// Everything that was prepared.
+    fn programs(&self) -> Vec<ProgramId> {
+        let chains = self.sampler.iter().flat_map(Sampler::programs);
+        chains.chain(self.stage1).chain(self.energy).collect()
+    }
+
+    /// Median milliseconds of the energy network's update on negatives that are decoded already.
+    fn update_alone(&mut self, seconds: f64) -> Result<f64, TrainError> {
+        let program = self.program(What::Energy)?;
+        let mut ms = Vec::new();
+        let started = Instant::now();
+        while ms.len() < 4 || started.elapsed().as_secs_f64() < seconds {
+            let clock = Instant::now();
+            self.device.run(program, Noise::default())?;
+            self.device.synchronize()?;
+            ms.push(clock.elapsed().as_secs_f64() * 1e3);
+        }
+        // The first decodes.
+        ms.remove(0);
+        ms.sort_by(f64::total_cmp);
+        Ok(figures::quantile(&ms, 0.5))
+    }
+
+    /// Whether the chains move images themselves, without a decoder.
+    fn moves_pixels(&self) -> bool {
+        self.config.ebm.model != Model::Vaebm
+    }
 }
+
+fn chains_of(sampler: &Option<Sampler>) -> Result<&Sampler, TrainError> {
+    sampler
+        .as_ref()
+        .ok_or_else(|| TrainError::Mismatch("chains are to be timed that were not prepared".into()))
+}
+
+/// Runs that a profile takes the median of.
+const PROFILE_RUNS: u32 = 7;
 
 /// Sums by kernel, the costliest first.
 pub fn by_kernel(nodes: &[Timed]) -> Vec<KernelTime> {
@@ -260,21 +407,12 @@ pub fn by_kernel(nodes: &[Timed]) -> Vec<KernelTime> {
     table
 }
 
-fn chains_of(sampler: &Option<Sampler>) -> Result<&Sampler, TrainError> {
-    sampler.as_ref().ok_or_else(|| {
-        TrainError::Mismatch("this model has no Langevin chains, only a stage 1".into())
-    })
-}
-
-/// Runs that a profile takes the median of.
-const PROFILE_RUNS: u32 = 7;
-
 /// What one kernel takes of a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelTime {
     /// Its name.
     pub kernel: &'static str,
-    /// Launches in a step.
+    /// Nodes of a step.
     pub launches: usize,
     /// Milliseconds of all of them.
     pub ms: f64,

@@ -4,10 +4,11 @@ use super::atomic::replace_with;
 use super::error::CheckpointError;
 use super::map::map_file;
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Newest checkpoint format that this version reads and the one it writes.
@@ -120,10 +121,7 @@ pub fn write(
             .insert(tensor.name.to_string(), checksum(bytes))
             .is_some()
         {
-            return Err(CheckpointError::Unsaveable(format!(
-                "two tensors are named `{}`",
-                tensor.name
-            )));
+            return Err(named_twice(tensor.name));
         }
     }
     let stored = Stored {
@@ -150,7 +148,38 @@ pub fn write_tensors(
     tensors: &[NamedTensor<'_>],
     metadata: HashMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let mut views = Vec::with_capacity(tensors.len());
+    let index = index_of(tensors, metadata)?;
+    replace_with::<io::Error>(path, |temporary| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
+        file.write_all(&(index.len() as u64).to_le_bytes())?;
+        file.write_all(index.as_bytes())?;
+        for tensor in tensors {
+            file.write_all(bytemuck::cast_slice(tensor.data))?;
+        }
+        file.flush()
+    })
+    .map_err(CheckpointError::io(path))
+}
+
+fn named_twice(name: &str) -> CheckpointError {
+    CheckpointError::Unsaveable(format!("two tensors are named `{name}`"))
+}
+
+/// The index of a safetensors file, data in the order of the tensors.
+///
+/// Written here because the crate writes through a temporary file of its own: under a name that nobody knows for unfinished when a
+/// process is killed, and readable by its owner alone.
+fn index_of(
+    tensors: &[NamedTensor<'_>],
+    metadata: HashMap<String, String>,
+) -> Result<String, CheckpointError> {
+    let mut index = serde_json::Map::new();
+    if !metadata.is_empty() {
+        // Sorted, so that the same contents are the same bytes.
+        let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
+        index.insert("__metadata__".into(), serde_json::json!(metadata));
+    }
+    let mut end = 0;
     for tensor in tensors {
         let elements = tensor
             .shape
@@ -164,16 +193,20 @@ pub fn write_tensors(
                 tensor.shape
             )));
         }
-        let bytes = bytemuck::cast_slice(tensor.data);
-        let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), bytes).map_err(|error| {
-            CheckpointError::Unsaveable(format!("tensor `{}`: {error}", tensor.name))
-        })?;
-        views.push((tensor.name, view));
+        let start = end;
+        end += size_of_val(tensor.data);
+        let entry = serde_json::json!({
+            "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end],
+        });
+        if index.insert(tensor.name.into(), entry).is_some() {
+            return Err(named_twice(tensor.name));
+        }
     }
-    replace_with::<io::Error>(path, |temporary| {
-        serialize_to_file(views, Some(metadata), temporary).map_err(io::Error::other)
-    })
-    .map_err(CheckpointError::io(path))
+    let mut text = serde_json::Value::Object(index).to_string();
+    // Data begin at a multiple of eight bytes.
+    let spaces = text.len().next_multiple_of(size_of::<u64>()) - text.len();
+    text.extend(std::iter::repeat_n(' ', spaces));
+    Ok(text)
 }
 
 /// A checkpoint opened for reading. The file is mapped, so opening costs nothing and only tensors that are asked for

@@ -1,4 +1,5 @@
 use super::*;
+use safetensors::tensor::{TensorView, serialize_to_file};
 use std::fs;
 
 fn header() -> Header {
@@ -74,6 +75,17 @@ fn what_is_written_reads_back_bit_for_bit() {
         1,
         "nothing unfinished is left"
     );
+    // Another reader of the format finds the same, and data that lie where a map may look at them.
+    let theirs = SafeTensors::deserialize(&bytes).unwrap();
+    let weight = theirs.tensor("vae.weight").unwrap();
+    assert_eq!(weight.data(), bytemuck::cast_slice::<f32, u8>(&WEIGHT));
+    let data = weight.data().as_ptr() as usize - bytes.as_ptr() as usize;
+    assert!(data.is_multiple_of(size_of::<f32>()));
+    // Whoever may read other new files may read this one.
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "x").unwrap();
+    let access = |path: &Path| fs::metadata(path).unwrap().permissions();
+    assert_eq!(access(&path), access(&plain));
 }
 
 #[test]

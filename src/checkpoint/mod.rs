@@ -20,5 +20,6 @@ pub mod torch;
 pub use atomic::replace_file;
 pub(crate) use atomic::{TEMPORARY, remove_unfinished};
 pub use error::CheckpointError;
+pub(crate) use error::way_out;
 pub use file::{Checkpoint, FORMAT_VERSION, Header, NamedTensor, write, write_tensors};
 pub use store::{Retention, Store};

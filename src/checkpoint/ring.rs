@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// The file system refused.
-    #[error("replay buffer {}: {source}", path.display())]
+    #[error("replay buffer {}: {source}{}", path.display(), super::way_out(source))]
     Io {
         /// Ring file or journal.
         path: PathBuf,

@@ -7,6 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The pointers, by the endings of their names.
+const LAST: &str = "last";
+const BEST: &str = "best";
+const GOOD: &str = "good";
+const BEST_AT_GOOD: &str = "best-at-good";
+
 /// Which checkpoints stay besides those that are pointed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -16,8 +22,9 @@ pub struct Retention {
     pub every: u64,
 }
 
-/// A folder with the checkpoints of one stage: `vae-000001500.safetensors` and so on, and the pointers `vae.last`, `vae.best` and
-/// `vae.good` (where a run that diverges goes back to), small files that hold a checkpoint's name, so that copying the folder keeps them right.
+/// A folder with the checkpoints of one stage: `vae-000001500.safetensors` and so on, and the pointers `vae.last`, `vae.best`,
+/// `vae.good` (where a run that diverges goes back to) and `vae.best-at-good` (what was the best there), small files that hold a
+/// checkpoint's name, so that copying the folder keeps them right.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
@@ -100,7 +107,7 @@ impl Store {
         }
         let path = self.path(header.step);
         write(&path, header, tensors)?;
-        self.point("last", header.step)?;
+        self.point(LAST, header.step)?;
         self.prune()?;
         Ok(path)
     }
@@ -110,16 +117,24 @@ impl Store {
     /// # Errors
     /// No such checkpoint; a folder that cannot be written.
     pub fn mark_best(&self, step: u64) -> Result<(), CheckpointError> {
-        self.point("best", step)?;
+        self.point(BEST, step)?;
+        if self.pointed(GOOD)? == Some(step) {
+            self.point(BEST_AT_GOOD, step)?;
+        }
         self.prune()
     }
 
-    /// Keeps the checkpoint of that step, to which a run would go back, in place of the one before.
+    /// Keeps the checkpoint of that step, to which a run would go back, in place of the one before; with it the one that is the best
+    /// now, which would be the best again.
     ///
     /// # Errors
     /// No such checkpoint; a folder that cannot be written.
     pub fn mark_good(&self, step: u64) -> Result<(), CheckpointError> {
-        self.point("good", step)?;
+        self.point(GOOD, step)?;
+        match self.pointed(BEST)? {
+            Some(best) => self.point(BEST_AT_GOOD, best)?,
+            None => self.unpoint(BEST_AT_GOOD)?,
+        }
         self.prune()
     }
 
@@ -128,7 +143,7 @@ impl Store {
     /// # Errors
     /// A pointer that is damaged or points at nothing.
     pub fn last(&self) -> Result<Option<PathBuf>, CheckpointError> {
-        match self.pointed("last")? {
+        match self.pointed(LAST)? {
             Some(step) => Ok(Some(self.path(step))),
             // Killed between the very first checkpoint and its pointer.
             None => Ok(self.steps()?.last().map(|&step| self.path(step))),
@@ -140,24 +155,52 @@ impl Store {
     /// # Errors
     /// As [`Store::last`].
     pub fn best(&self) -> Result<Option<PathBuf>, CheckpointError> {
-        Ok(self.pointed("best")?.map(|step| self.path(step)))
+        Ok(self.pointed(BEST)?.map(|step| self.path(step)))
     }
 
-    /// Goes back to the checkpoint of that step: points `last` at it and removes all later ones.
+    /// Goes back to the checkpoint of that step: points `last` at it, removes all later ones, and marks as the best what was the best
+    /// there.
     ///
     /// # Errors
     /// No such checkpoint; a folder that cannot be written.
     pub fn roll_back(&self, step: u64) -> Result<(), CheckpointError> {
-        self.point("last", step)?;
-        for which in ["best", "good"] {
+        self.point(LAST, step)?;
+        if self.pointed(BEST)?.is_some_and(|at| at > step) {
+            match self.pointed(BEST_AT_GOOD)?.filter(|at| *at <= step) {
+                Some(before) => self.point(BEST, before)?,
+                None => self.unpoint(BEST)?,
+            }
+        }
+        for which in [GOOD, BEST_AT_GOOD] {
             if self.pointed(which)?.is_some_and(|at| at > step) {
-                self.remove(&self.pointer(which))?;
+                self.unpoint(which)?;
             }
         }
         for later in self.steps()?.into_iter().filter(|&later| later > step) {
             self.remove(&self.path(later))?;
         }
         sync_folder(&self.path(step)).map_err(CheckpointError::io(&self.folder))
+    }
+
+    /// Goes back to the start, where none is the best. The checkpoints themselves stay until their steps come again: of a run that
+    /// dies now they are what is left.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn start_over(&self) -> Result<(), CheckpointError> {
+        [BEST, BEST_AT_GOOD]
+            .iter()
+            .try_for_each(|p| self.unpoint(p))
+    }
+
+    fn unpoint(&self, which: &str) -> Result<(), CheckpointError> {
+        let pointer = self.pointer(which);
+        match fs::remove_file(&pointer) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(CheckpointError::io(pointer)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn pointer(&self, which: &str) -> PathBuf {
@@ -209,7 +252,7 @@ impl Store {
             .take(self.retention.last.max(1))
             .copied()
             .collect();
-        let pointed = ["last", "best", "good"].map(|which| self.pointed(which));
+        let pointed = [LAST, BEST, GOOD, BEST_AT_GOOD].map(|which| self.pointed(which));
         let pointed: Vec<Option<u64>> = pointed.into_iter().collect::<Result<_, _>>()?;
         for &step in &steps {
             let multiple = self.retention.every > 0 && step.is_multiple_of(self.retention.every);
@@ -291,6 +334,40 @@ mod tests {
         assert_eq!((kept(&store), store.best().unwrap()), (vec![1, 2], None));
         assert_eq!(store.last().unwrap(), Some(store.path(2)));
         assert!(store.roll_back(7).is_err());
+    }
+
+    #[test]
+    fn what_was_the_best_at_the_good_one_is_kept_and_is_the_best_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), "vae", Retention { last: 1, every: 0 }).unwrap();
+        for step in 1..=9 {
+            save(&store, step);
+            match step {
+                2 | 5 | 8 => store.mark_best(step).unwrap(),
+                4 | 6 => store.mark_good(step).unwrap(),
+                _ => (),
+            }
+        }
+        // The best at step 6 was 5; since then 8 is.
+        assert_eq!(kept(&store), [5, 6, 8, 9]);
+        store.roll_back(6).unwrap();
+        assert_eq!(kept(&store), [5, 6]);
+        assert_eq!(store.best().unwrap(), Some(store.path(5)));
+        // A good one that is the best itself, however it came to be both.
+        save(&store, 7);
+        store.mark_good(7).unwrap();
+        store.mark_best(7).unwrap();
+        for step in [8, 9] {
+            save(&store, step);
+            store.mark_best(step).unwrap();
+        }
+        store.roll_back(7).unwrap();
+        assert_eq!(
+            (kept(&store), store.best().unwrap()),
+            (vec![7], Some(store.path(7)))
+        );
+        store.start_over().unwrap();
+        assert_eq!((kept(&store), store.best().unwrap()), (vec![7], None));
     }
 
     #[test]

@@ -6,12 +6,12 @@ use super::progress::ProgressKind;
 use super::source::{Source, config_in};
 use crate::checkpoint::Checkpoint;
 use crate::config::schema::Section;
-use crate::config::{Config, Data, Run, Sample, Stage};
+use crate::config::{Config, ConfigError, Data, Run, Sample, Stage};
 use crate::demo;
 use crate::eval::compare::{Gauge, Subject, enough};
 use crate::eval::interval::summary;
 use crate::eval::report::Seconds;
-use crate::run::RunFolder;
+use crate::run::{RunFolder, Which};
 use std::path::PathBuf;
 
 const STOPPED: &str = "stopped; nothing more was written";
@@ -55,6 +55,9 @@ pub(super) struct Args {
     /// Also write neighbours.png and neighbours.json: samples beside the nearest of all training images.
     #[arg(long)]
     neighbours: bool,
+    /// Checkpoint to measure: best, last or, of a single run, a file (default: the best, where one is marked).
+    #[arg(long, value_name = "WHICH")]
+    checkpoint: Option<String>,
     /// TOML file laid over each run's own configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -64,30 +67,47 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
     let source = Source::file(args.config);
+    let which = args.checkpoint.as_deref().map_or(Which::Usual, Which::from);
+    if let (Which::File(path), 2..) = (&which, args.runs.len()) {
+        let what = format!(
+            "--checkpoint {} is one file, and there are {} runs: name best or last, or one run",
+            path.display(),
+            args.runs.len()
+        );
+        return Err(ConfigError::Missing(what).into());
+    }
     let mut configs = Vec::with_capacity(args.runs.len());
     for run in args.runs {
-        let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(&run, Stage::Ebm)?)?;
+        let checkpoint = Checkpoint::open(&RunFolder::find(&run, Stage::Ebm, &which)?)?;
         let mut kept = config_in(&checkpoint)?;
         // Figures need more images than a look does; a flag still has the last word.
         kept.sample.num_samples = demo::SAMPLES;
         let mut config = source.resolve_over(&kept, &args.flags)?;
         enough(config.sample.num_samples)?;
         config.run.out = run;
-        configs.push(config);
+        configs.push((config, checkpoint));
     }
     measure(&configs, args.neighbours, Console::new(progress)?)
 }
 
-fn measure(configs: &[Config], neighbours: bool, mut with: Console) -> anyhow::Result<()> {
-    let mut gauge = Gauge::new(&configs[0], &mut *with.progress)?;
-    let mut reports = Vec::with_capacity(configs.len());
-    for config in configs {
+fn measure(
+    subjects: &[(Config, Checkpoint)],
+    neighbours: bool,
+    mut with: Console,
+) -> anyhow::Result<()> {
+    let mut gauge = Gauge::new(&subjects[0].0, &mut *with.progress)?;
+    let mut reports = Vec::with_capacity(subjects.len());
+    for (config, checkpoint) in subjects {
         let mut device = config.run.open_device()?;
+        let subject = Subject {
+            config,
+            checkpoint,
+            count: config.sample.num_samples,
+        };
         let outcome = demo::measure(
             &mut gauge,
-            config,
+            &subject,
             &mut *device,
-            config.sample.num_samples,
             Seconds::default(),
             &mut *with.progress,
             &with.stop,
@@ -97,13 +117,6 @@ fn measure(configs: &[Config], neighbours: bool, mut with: Console) -> anyhow::R
         };
         super::demo::tell(&outcome)?;
         if neighbours {
-            let out = &config.run.out;
-            let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(out, Stage::Ebm)?)?;
-            let subject = Subject {
-                config,
-                checkpoint: &checkpoint,
-                count: config.sample.num_samples,
-            };
             let found =
                 gauge.neighbours(&subject, &mut *device, &mut *with.progress, &with.stop)?;
             let Some(gallery) = found else {
@@ -111,7 +124,7 @@ fn measure(configs: &[Config], neighbours: bool, mut with: Console) -> anyhow::R
             };
             super::say(format_args!(
                 "neighbours: {}",
-                gallery.write(out)?.display()
+                gallery.write(&config.run.out)?.display()
             ))?;
         }
         reports.push(outcome.report);

@@ -5,14 +5,17 @@
 
 mod ablate;
 mod bench;
+mod chains;
 mod config;
 mod console;
 mod demo;
 mod doctor;
 mod eval;
 mod export;
+mod faithful;
 mod import;
 mod likelihood;
+mod ood;
 mod overrides;
 mod parity;
 mod profile;
@@ -23,6 +26,7 @@ mod source;
 mod train;
 mod train_ebm;
 mod train_vae;
+mod tune;
 
 pub use progress::{ProgressKind, reporter};
 
@@ -57,10 +61,14 @@ enum Command {
     Sample(sample::Args),
     Eval(eval::Args),
     Likelihood(likelihood::Args),
+    Ood(ood::Args),
+    Chains(chains::Args),
     Ablate(ablate::Args),
     Report(report::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Faithful(faithful::Args),
+    Tune(tune::Args),
     Import(import::Args),
     Export(export::Args),
     Doctor(doctor::Args),
@@ -114,10 +122,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(args, progress),
         Command::Eval(args) => eval::run(args, progress),
         Command::Likelihood(args) => likelihood::run(args, progress),
+        Command::Ood(args) => ood::run(args, progress),
+        Command::Chains(args) => chains::run(args, progress),
         Command::Ablate(args) => ablate::run(args, progress),
         Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),
+        Command::Faithful(args) => faithful::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args),

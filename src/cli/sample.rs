@@ -9,7 +9,7 @@ use crate::config::schema::Section;
 use crate::config::{Config, Run, Sample, Stage};
 use crate::data::export::Destinations;
 use crate::langevin::draw;
-use crate::run::RunFolder;
+use crate::run::{RunError, RunFolder, Which};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -35,6 +35,7 @@ impl Scope for Sampling {
 /// Examples:
 ///   vaebm sample runs/glyphs
 ///   vaebm sample runs/mnist --n 256 --num-steps 40 --step-size 5e-6 --energies --out pictures
+///   vaebm sample runs/mnist --checkpoint last
 ///   vaebm sample runs/mnist --n 50000 --npz samples.npz --png-dir samples
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -42,6 +43,9 @@ pub(super) struct Args {
     /// Run folder or checkpoint file.
     #[arg(value_name = "RUN")]
     run: PathBuf,
+    /// Checkpoint to sample from: best, last or a file (default: the best, where one is marked).
+    #[arg(long, value_name = "WHICH")]
+    checkpoint: Option<String>,
     /// TOML file laid over the run's own configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -59,8 +63,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, progress: ProgressKind) -> anyhow::Result<()> {
-    let path = RunFolder::checkpoint_at(&args.run, Stage::Ebm)
-        .or_else(|_| RunFolder::checkpoint_at(&args.run, Stage::Vae))?;
+    let which = args.checkpoint.as_deref().map_or(Which::Usual, Which::from);
+    let path = match RunFolder::find(&args.run, Stage::Ebm, &which) {
+        // A run of stage 2 without a best checkpoint is not sampled from its VAE instead.
+        Err(error @ RunError::NoBest { .. }) => return Err(error.into()),
+        Err(_) => RunFolder::find(&args.run, Stage::Vae, &which)?,
+        Ok(path) => path,
+    };
     let checkpoint = Checkpoint::open(&path)?;
     let config = Source::file(args.config).resolve_over(&config_in(&checkpoint)?, &args.flags)?;
     let out = match args.out {

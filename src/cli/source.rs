@@ -24,6 +24,18 @@ impl Source {
         }
     }
 
+    /// One source for each of the presets that stand in this one's place, separated by commas.
+    pub(super) fn each(&self) -> Vec<Self> {
+        let one = |preset: Option<&str>| Self {
+            preset: preset.map(|name| name.trim().to_owned()),
+            config: self.config.clone(),
+        };
+        match &self.preset {
+            Some(names) => names.split(',').map(|name| one(Some(name))).collect(),
+            None => vec![one(None)],
+        }
+    }
+
     /// Whether anything was named.
     pub(super) fn is_given(&self) -> bool {
         self.preset.is_some() || self.config.is_some()

@@ -40,6 +40,8 @@ pub struct Config {
     pub train_ebm: TrainEbm,
     /// Sampling.
     pub sample: Sample,
+    /// Chains that are measured.
+    pub chains: ChainsConfig,
     /// The divergence guard.
     pub guard: Guard,
 }
@@ -54,6 +56,7 @@ impl Config {
         Ebm::SECTION,
         TrainEbm::SECTION,
         Sample::SECTION,
+        ChainsConfig::SECTION,
         Guard::SECTION,
     ];
 

@@ -122,6 +122,7 @@ fn glyphs() -> Config {
         target: Target::Paper,
         save_every: 100,
         sample_every: 100,
+        score_every: 100,
         ..config.train_ebm
     };
     config.sample = Sample {
@@ -161,6 +162,7 @@ fn digits(set: DataSet, channels: usize) -> Config {
         target: Target::Paper,
         save_every: 100,
         sample_every: 100,
+        score_every: 100,
         ..config.train_ebm
     };
     config.sample = Sample {
@@ -202,6 +204,7 @@ fn small(groups: usize, latents: usize) -> Config {
             total_iter: 2000,
             save_every: 250,
             sample_every: 250,
+            score_every: 250,
             ..TrainEbm::default()
         },
         sample: Sample {
@@ -211,6 +214,10 @@ fn small(groups: usize, latents: usize) -> Config {
         ..Config::default()
     }
 }
+
+/// Iterations between scores of the published runs: a score's chains then take a few percent of the steps that training's take, and
+/// thirteen where training has four chains (celebahq256).
+const SCORE_EVERY: u64 = 1000;
 
 /// What the four published runs share; batches are per GPU of eight.
 fn published(channels: usize, scales: usize, groups: usize) -> Config {
@@ -229,6 +236,7 @@ fn published(channels: usize, scales: usize, groups: usize) -> Config {
     config.data.channels = 3;
     config.data.flip = true;
     config.run.keep_every = 5000;
+    config.train_ebm.score_every = SCORE_EVERY;
     config
 }
 
@@ -251,7 +259,7 @@ fn cifar10() -> Config {
         lr: 4e-5,
         step_size: 8e-5,
         num_steps: 10,
-        ..TrainEbm::default()
+        ..config.train_ebm
     };
     config.sample = Sample {
         num_steps: 16,
@@ -281,7 +289,7 @@ fn celeba64() -> Config {
         lr: 5e-5,
         step_size: 5e-6,
         use_mu_cd: true,
-        ..TrainEbm::default()
+        ..config.train_ebm
     };
     config.sample = Sample {
         num_steps: 20,
@@ -315,7 +323,7 @@ fn lsun_church64() -> Config {
         buffer_size: 10000,
         max_p: 0.6,
         anneal_step: 5000,
-        ..TrainEbm::default()
+        ..config.train_ebm
     };
     config.sample = Sample {
         num_steps: 20,
@@ -360,7 +368,8 @@ fn celebahq256() -> Config {
         buffer_size: 2000,
         max_p: 0.6,
         anneal_step: 3000,
-        ..TrainEbm::default()
+        score_images: 128,
+        ..config.train_ebm
     };
     config.sample = Sample {
         num_steps: 24,

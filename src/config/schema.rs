@@ -119,6 +119,9 @@ macro_rules! choice {
             /// All names, as they stand in TOML and on the command line.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
+            /// All choices, in the order of [`Self::NAMES`].
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
             /// The name of this choice.
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$variant => $name, )+ }

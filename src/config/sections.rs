@@ -4,7 +4,7 @@ use super::schema::{choice, section};
 use std::path::PathBuf;
 
 choice! {
-    /// Precision of matrix products on a GPU; sums and storage are f32 in all of them.
+    /// Precision of matrix products on a GPU; sums are f32 in all of them, and bf16 stores intermediates in bf16 too.
     pub enum Precision {
         /// IEEE single precision.
         F32 = "f32",
@@ -135,6 +135,42 @@ choice! {
         Paper = "paper",
         /// What the published code computes: `-E(x) + log p(z) + log p(x|z)`, differentiated by the noise.
         Official = "official",
+    }
+}
+
+choice! {
+    /// How a chain of `vaebm chains` moves (docs/chains.md).
+    pub enum Sampler {
+        /// Unadjusted Langevin, as published.
+        Ula = "ula",
+        /// Metropolis-adjusted Langevin: proposals are accepted or not, so that the law is exactly the target's.
+        Mala = "mala",
+    }
+}
+
+choice! {
+    /// How a number goes from its first to its last value.
+    pub enum Schedule {
+        /// It stays at the first.
+        Constant = "constant",
+        /// By equal differences.
+        Linear = "linear",
+        /// By equal factors.
+        Geometric = "geometric",
+        /// Along half a cosine: slow at both ends.
+        Cosine = "cosine",
+    }
+}
+
+choice! {
+    /// Densities with known answers (docs/chains.md).
+    pub enum Density {
+        /// Independent Gaussians, variances a geometric sequence from 1 / condition_number to 1.
+        Gaussian = "gaussian",
+        /// Neal's funnel.
+        Funnel = "funnel",
+        /// Two unit Gaussians, a distance of separation apart.
+        Mixture = "mixture",
     }
 }
 
@@ -374,6 +410,12 @@ section! {
         sample_every: u64 = 500,
         /// Iterations between lines of metrics.
         log_every: u64 = 10,
+        /// Iterations between scores of the chains' ends, by which the best checkpoint is marked; 0 scores none.
+        score_every: u64 = 0,
+        /// Chains of a score, always from the same noise, with the settings of [sample].
+        score_images: usize = 512,
+        /// Scores in succession without a better one after which training ends; 0 goes on to total_iter.
+        patience: u64 = 0,
     }
 }
 
@@ -407,6 +449,50 @@ section! {
         energies: bool = false,
         /// Write every step of every chain.
         trajectory: bool = false,
+    }
+}
+
+section! {
+    /// Chains that are measured rather than drawn from: docs/chains.md.
+    pub struct ChainsConfig as "chains" {
+        /// How chains move.
+        sampler: Sampler = Sampler::Ula,
+        /// How many chains.
+        num_chains: usize = 64,
+        /// Steps before the first draw; in them mala adapts its step size.
+        num_warmup: usize = 200,
+        /// Draws of each chain.
+        num_draws: usize = 200,
+        /// Steps from one draw to the next.
+        thin: usize = 1,
+        /// Langevin step size eta, of mala the first one; default: that of sample, of a target density one that is stable.
+        step_size: Option<f64> = None,
+        /// Step size at the end of its schedule.
+        step_size_end: Option<f64> = None,
+        /// How the step size of ula changes over the warm-up, or without one over all steps.
+        step_schedule: Schedule = Schedule::Constant,
+        /// Factor of ula's noise.
+        noise_scale: f64 = 1.0,
+        /// That factor at the end of its schedule.
+        noise_scale_end: Option<f64> = None,
+        /// How the factor of the noise changes, over the same steps.
+        noise_schedule: Schedule = Schedule::Constant,
+        /// Adapt mala's step size by dual averaging during the warm-up.
+        adapt: bool = true,
+        /// Mean acceptance that it adapts to; 0.574 is the optimum of many dimensions.
+        target_accept: f64 = 0.574,
+        /// Density with a known answer that takes the place of a run.
+        target_density: Option<Density> = None,
+        /// Its dimensions.
+        dim: usize = 10,
+        /// Of the gaussian: largest over smallest variance.
+        condition_number: f64 = 100.0,
+        /// Of the mixture: the distance of its means.
+        separation: f64 = 4.0,
+        /// Of the mixture: the weight of the component at the positive end of the first axis.
+        weight: f64 = 0.3,
+        /// Coordinates of a target density that are traced, at most.
+        coordinates: usize = 16,
     }
 }
 

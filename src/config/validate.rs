@@ -1,7 +1,8 @@
 //! Checks that a configuration makes sense: ranges, shapes that must divide, choices that exclude each other.
 
-use super::{Config, ConfigError, DataSet, Decoder, Model, Precision};
+use super::{Config, ConfigError, DataSet, Decoder, Density, Model, Precision, Sampler, Schedule};
 use crate::device::{self, Device, DeviceChoice, DeviceError};
+use crate::langevin::diagnostics::MIN_DRAWS;
 use crate::ops::guard::MAX_WINDOW;
 use crate::program::gpu;
 
@@ -109,6 +110,7 @@ impl Config {
         self.check_train_vae(&mut problems);
         self.check_ebm(&mut problems);
         self.check_sample(&mut problems);
+        self.check_measured_chains(&mut problems);
         self.check_guard(&mut problems);
         problems.finish()
     }
@@ -161,6 +163,37 @@ impl Config {
                 1 << halvings
             )
         });
+    }
+
+    /// Checks what measuring chains needs beyond a valid configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn check_sampler(&self) -> Result<(), ConfigError> {
+        let mut problems = Problems::default();
+        let mala = self.chains.sampler == Sampler::Mala;
+        let density = self.chains.target_density.is_some();
+        problems.unless(!mala || self.run.precision == Precision::F32, || {
+            format!(
+                "chains.sampler = mala compares energies that differ in their last digits, and run.precision = {} has not enough of \
+                 them: use f32",
+                self.run.precision
+            )
+        });
+        problems.unless(
+            !mala || density || self.ebm.model == Model::Vaebm,
+            || {
+                format!(
+                    "chains.sampler = mala needs a density that is defined everywhere, and chains of ebm.model = {} are held within \
+                     [0, 1]: use ula",
+                    self.ebm.model
+                )
+            },
+        );
+        if !density {
+            self.check_chains(Stage::Ebm, &mut problems);
+        }
+        problems.finish()
     }
 
     fn check_run(&self, problems: &mut Problems) {
@@ -411,6 +444,10 @@ impl Config {
         problems.at_least_one("train_ebm.save_every", train.save_every);
         problems.at_least_one("train_ebm.sample_every", train.sample_every);
         problems.at_least_one("train_ebm.log_every", train.log_every);
+        problems.count("train_ebm.score_images", train.score_images, 16, 1 << 20);
+        problems.unless(train.patience == 0 || train.score_every > 0, || {
+            "train_ebm.patience counts scores, and train_ebm.score_every = 0 makes none".into()
+        });
         problems.unless(
             !train.use_buffer || train.buffer_size >= train.batch_size,
             || {
@@ -446,6 +483,84 @@ impl Config {
         problems.real("guard.lr_factor", guard.lr_factor, 1e-6, 1.0);
         problems.real("guard.norm_factor", guard.norm_factor, 1.0, 1e6);
         problems.real("guard.step_factor", guard.step_factor, 1e-6, 1.0);
+    }
+
+    fn check_measured_chains(&self, problems: &mut Problems) {
+        let c = &self.chains;
+        problems.count("chains.num_chains", c.num_chains, 1, 1 << 20);
+        problems.count("chains.num_warmup", c.num_warmup, 0, 10_000_000);
+        problems.count("chains.num_draws", c.num_draws, MIN_DRAWS, 10_000_000);
+        problems.count("chains.thin", c.thin, 1, 1_000_000);
+        let steps = c
+            .num_draws
+            .saturating_mul(c.thin)
+            .saturating_add(c.num_warmup);
+        problems.unless(u32::try_from(steps).is_ok(), || {
+            format!("chains.num_warmup + chains.num_draws * chains.thin = {steps} steps are too many: at most 2^32 - 1")
+        });
+        let draws = c.num_draws.saturating_mul(c.num_chains);
+        problems.unless(draws <= 1 << 24, || {
+            format!(
+                "chains.num_draws * chains.num_chains = {draws} draws are too many to keep (at most 2^24): raise chains.thin or run \
+                 fewer chains"
+            )
+        });
+        problems.count("chains.coordinates", c.coordinates, 1, 1 << 20);
+        for (key, value) in [
+            ("chains.step_size", c.step_size),
+            ("chains.step_size_end", c.step_size_end),
+            ("chains.noise_scale", Some(c.noise_scale)),
+            ("chains.noise_scale_end", c.noise_scale_end),
+        ] {
+            if let Some(value) = value {
+                problems.positive(key, value);
+            }
+        }
+        for (what, schedule, end) in [
+            ("step", c.step_schedule, c.step_size_end),
+            ("noise", c.noise_schedule, c.noise_scale_end),
+        ] {
+            let key = if what == "step" {
+                "step_size_end"
+            } else {
+                "noise_scale_end"
+            };
+            problems.unless(
+                (schedule == Schedule::Constant) == end.is_none(),
+                || match end {
+                    Some(_) => format!(
+                        "chains.{key} is where a schedule ends, and chains.{what}_schedule = constant has no end"
+                    ),
+                    None => format!(
+                        "chains.{what}_schedule = {schedule} needs chains.{key}, where it ends"
+                    ),
+                },
+            );
+        }
+        let annealed = c.step_schedule != Schedule::Constant
+            || c.noise_schedule != Schedule::Constant
+            || c.noise_scale != 1.0;
+        problems.unless(c.sampler == Sampler::Ula || !annealed, || {
+            "chains.sampler = mala follows one law with one step size: schedules and noise_scale are for ula".into()
+        });
+        // NaN fails the comparison.
+        problems.unless(c.target_accept > 0.0 && c.target_accept < 1.0, || {
+            format!(
+                "chains.target_accept = {} must lie between 0 and 1",
+                c.target_accept
+            )
+        });
+        let least = if c.target_density == Some(Density::Funnel) {
+            2
+        } else {
+            1
+        };
+        problems.count("chains.dim", c.dim, least, 1 << 20);
+        problems.real("chains.condition_number", c.condition_number, 1.0, 1e12);
+        problems.real("chains.separation", c.separation, 0.0, 1e3);
+        problems.unless(c.weight > 0.0 && c.weight < 1.0, || {
+            format!("chains.weight = {} must lie between 0 and 1", c.weight)
+        });
     }
 
     fn check_sample(&self, problems: &mut Problems) {

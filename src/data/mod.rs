@@ -4,6 +4,7 @@
 //! [0, 1] that a step is fed with. Both are pure functions of their settings and of an index, so a resumed run reads on
 //! exactly where it stopped.
 
+pub mod arrays;
 mod batch;
 mod cifar;
 mod error;
@@ -17,7 +18,9 @@ mod padded;
 pub mod picture;
 mod png_folder;
 mod resize;
+mod spread;
 mod stacked;
+mod turned;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -31,7 +34,9 @@ pub use glyphs::{GLYPH_CLASSES, GLYPH_SIZE, Glyphs};
 pub use grained::Grained;
 pub use padded::Padded;
 pub use png_folder::{Crop, PngFolder};
+pub use spread::Spread;
 pub use stacked::Stacked;
+pub use turned::Turned;
 
 /// The shape of one image, stored row by row, channels innermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,19 +65,19 @@ impl<W: Write + Seek> Archive<W> {
         let size = NPY_HEADER as u64 + self.images * self.shape.values() as u64;
         let directory_at = LOCAL_HEADER as u64 + size;
 
-        let directory = central_directory(crc, size);
+        let directory = central_directory(MEMBER, crc, size, 0);
         self.out.write_all(&directory)?;
         self.out
-            .write_all(&end_records(directory_at, directory.len() as u64))?;
+            .write_all(&end_records(1, directory_at, directory.len() as u64))?;
         self.out.seek(SeekFrom::Start(0))?;
-        self.out.write_all(&local_header(crc, size))?;
+        self.out.write_all(&local_header(MEMBER, crc, size))?;
         self.out.write_all(&header)?;
         self.out.flush()
     }
 }
 
 /// What is the same in a member's two headers: versions, method (stored), date, checksum, and where the sizes are.
-fn member(crc: u32) -> Vec<u8> {
+fn member(name: &[u8], crc: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     for half in [VERSION, 0, 0, 0, DATE] {
         bytes.extend(half.to_le_bytes());
@@ -85,7 +85,7 @@ fn member(crc: u32) -> Vec<u8> {
     for word in [crc, IN_EXTRA, IN_EXTRA] {
         bytes.extend(word.to_le_bytes());
     }
-    bytes.extend((MEMBER.len() as u16).to_le_bytes());
+    bytes.extend((name.len() as u16).to_le_bytes());
     bytes
 }
 
@@ -97,38 +97,41 @@ fn extra(numbers: &[u64]) -> Vec<u8> {
     bytes
 }
 
-fn local_header(crc: u32, size: u64) -> Vec<u8> {
+/// What precedes a member's bytes.
+pub(super) fn local_header(name: &[u8], crc: u32, size: u64) -> Vec<u8> {
     let extra = extra(&[size, size]);
     let mut bytes = b"PK\x03\x04".to_vec();
-    bytes.extend(member(crc));
+    bytes.extend(member(name, crc));
     bytes.extend((extra.len() as u16).to_le_bytes());
-    bytes.extend(MEMBER);
+    bytes.extend(name);
     bytes.extend(extra);
     bytes
 }
 
-fn central_directory(crc: u32, size: u64) -> Vec<u8> {
+/// The directory's entry of a member whose local header is at `at`.
+pub(super) fn central_directory(name: &[u8], crc: u32, size: u64, at: u64) -> Vec<u8> {
     // Both sizes, and where the local header is.
-    let extra = extra(&[size, size, 0]);
+    let extra = extra(&[size, size, at]);
     let mut bytes = b"PK\x01\x02".to_vec();
     bytes.extend(VERSION.to_le_bytes());
-    bytes.extend(member(crc));
+    bytes.extend(member(name, crc));
     bytes.extend((extra.len() as u16).to_le_bytes());
     // No comment, disk 0, no attributes.
     bytes.extend([0; 10]);
     bytes.extend(IN_EXTRA.to_le_bytes());
-    bytes.extend(MEMBER);
+    bytes.extend(name);
     bytes.extend(extra);
     bytes
 }
 
 /// The end of the archive with 64-bit numbers, its locator, and the end that old programs look for.
-fn end_records(directory_at: u64, directory_length: u64) -> Vec<u8> {
+pub(super) fn end_records(members: u16, directory_at: u64, directory_length: u64) -> Vec<u8> {
     let mut bytes = b"PK\x06\x06".to_vec();
     bytes.extend(44u64.to_le_bytes());
     bytes.extend([VERSION.to_le_bytes(), VERSION.to_le_bytes()].as_flattened());
     bytes.extend([0; 8]);
-    for number in [1, 1, directory_length, directory_at] {
+    let count = u64::from(members);
+    for number in [count, count, directory_length, directory_at] {
         bytes.extend(number.to_le_bytes());
     }
     bytes.extend(b"PK\x06\x07");
@@ -137,7 +140,7 @@ fn end_records(directory_at: u64, directory_length: u64) -> Vec<u8> {
     bytes.extend(1u32.to_le_bytes());
     bytes.extend(b"PK\x05\x06");
     bytes.extend([0; 4]);
-    bytes.extend([1u16.to_le_bytes(), 1u16.to_le_bytes()].as_flattened());
+    bytes.extend([members.to_le_bytes(), members.to_le_bytes()].as_flattened());
     bytes.extend((directory_length as u32).to_le_bytes());
     bytes.extend(IN_EXTRA.to_le_bytes());
     bytes.extend([0; 2]);

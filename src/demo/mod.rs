@@ -47,33 +47,37 @@ pub fn run(
     }
     seconds.ebm = clock.elapsed().as_secs_f64();
     let mut gauge = Gauge::new(config, observer)?;
-    measure(&mut gauge, config, device, SAMPLES, seconds, observer, stop)
+    let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(&config.run.out, Stage::Ebm)?)?;
+    let subject = Subject {
+        config,
+        checkpoint: &checkpoint,
+        count: SAMPLES,
+    };
+    measure(&mut gauge, &subject, device, seconds, observer, stop)
 }
 
-/// Measures a trained run: draws `samples` images of the VAE and of the VAEBM, and writes `report.txt`, `report.json` and
-/// `samples.png` into the run folder. `seconds` holds what earlier phases took.
+/// Measures a trained run: draws images of the VAE and of the VAEBM, and writes `report.txt`, `report.json` and `samples.png` into
+/// the run folder. `seconds` holds what earlier phases took.
 ///
 /// `None` if it was asked to stop.
 pub fn measure(
     gauge: &mut Gauge,
-    config: &Config,
+    subject: &Subject<'_>,
     device: &mut dyn Device,
-    samples: usize,
     mut seconds: Seconds,
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Option<Outcome>, TrainError> {
+    let Subject {
+        config,
+        checkpoint,
+        count: samples,
+    } = *subject;
     let out = &config.run.out;
-    let checkpoint = Checkpoint::open(&RunFolder::checkpoint_at(out, Stage::Ebm)?)?;
     seconds.classifier = gauge.seconds;
 
     let clock = Instant::now();
-    let subject = Subject {
-        config,
-        checkpoint: &checkpoint,
-        count: samples,
-    };
-    let Some((comparison, picture)) = gauge.compare(&subject, device, observer, stop)? else {
+    let Some((comparison, picture)) = gauge.compare(subject, device, observer, stop)? else {
         return Ok(None);
     };
     seconds.sampling = clock.elapsed().as_secs_f64();
@@ -82,6 +86,7 @@ pub fn measure(
         vae: comparison.vae,
         vaebm: comparison.vaebm,
         samples,
+        step: checkpoint.header().step,
         held_out: comparison.held_out,
         compared: comparison.compared,
         classifier_accuracy: comparison.accuracy,

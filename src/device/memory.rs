@@ -38,6 +38,11 @@ pub fn resident_bytes() -> Option<(usize, usize)> {
     Some((field("VmRSS:")?, field("VmHWM:")?))
 }
 
+/// Lets the peak of [`resident_bytes`] begin anew at what is resident now, where the system allows it; elsewhere it stays the process's.
+pub fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

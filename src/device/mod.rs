@@ -3,9 +3,11 @@
 use crate::program::gpu::Precision;
 use crate::program::{Named, Noise, Plan, Slot};
 use crate::tensor::Shape;
+use facts::{Facts, Rates};
 
 pub mod cpu;
 pub mod cuda;
+pub mod facts;
 pub mod host;
 pub mod memory;
 
@@ -76,6 +78,17 @@ pub trait Device {
     ) -> Result<(), DeviceError>;
     /// Runs a program once and tells the seconds that each launch of a step took, in the order of `plan.per_step`.
     fn time_launches(&mut self, program: ProgramId, noise: Noise) -> Result<Vec<f64>, DeviceError>;
+    /// Opens or closes the window that an attached profiler records, such as `nsys profile -c cudaProfilerApi`, after all work before it.
+    ///
+    /// # Errors
+    /// A device that no such profiler looks at.
+    fn profiler_window(&mut self, open: bool) -> Result<(), DeviceError> {
+        let _ = open;
+        Err(DeviceError::Failed(format!(
+            "a profiler's capture window is of a GPU, and this is {}: take --device cuda",
+            self.name()
+        )))
+    }
     /// Reads an output of the last run.
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError>;
     /// The names and shapes of all states, in order of creation.
@@ -86,6 +99,33 @@ pub trait Device {
     fn read_state(&mut self, name: &str) -> Result<Vec<f32>, DeviceError>;
     /// Writes a state.
     fn write_state(&mut self, name: &str, data: &[f32]) -> Result<(), DeviceError>;
+
+    /// Waits until everything that was submitted has run; needed only to time it, as reads wait by themselves.
+    ///
+    /// # Errors
+    /// What went wrong since the last read.
+    fn synchronize(&mut self) -> Result<(), DeviceError> {
+        // The host has computed a run when it returns.
+        Ok(())
+    }
+    /// Bytes that a prepared program takes, states apart.
+    fn program_bytes(&self, program: ProgramId) -> usize {
+        self.plan(program).bytes()
+    }
+    /// What it tells about itself.
+    fn facts(&self) -> Facts {
+        Facts {
+            name: self.name(),
+            ..Facts::default()
+        }
+    }
+    /// Measures what it can do at most; takes a second.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn measure_rates(&mut self) -> Result<Rates, DeviceError> {
+        Ok(cpu::peaks::rates())
+    }
 
     /// Runs a program once.
     fn run(&mut self, program: ProgramId, noise: Noise) -> Result<(), DeviceError> {
@@ -149,10 +189,11 @@ impl DeviceChoice {
     }
 }
 
-/// Opens a device. `threads` is for the host, 0 takes all cores; `precision` is for the GPU: the CPU computes in `f32`.
+/// Opens a device. `threads` is for the host, 0 takes all cores; `precision` is for the GPU: the CPU computes in `f32`. A GPU takes its
+/// table of kernel choices out of the user's cache ([`cuda::table`]).
 ///
 /// # Errors
-/// A device that is not there or cannot be used.
+/// A device that is not there or cannot be used; a table that cannot be understood.
 pub fn open(
     choice: DeviceChoice,
     threads: usize,
@@ -166,10 +207,15 @@ pub fn open(
     }
     match choice {
         DeviceChoice::Auto => match cuda::Cuda::new(0, precision) {
-            Ok(gpu) => Ok(Box::new(gpu)),
+            Ok(gpu) => tuned(gpu),
             Err(_) => Ok(host::cpu()),
         },
         DeviceChoice::Cpu => Ok(host::cpu()),
-        DeviceChoice::Cuda(ordinal) => Ok(Box::new(cuda::Cuda::new(ordinal.into(), precision)?)),
+        DeviceChoice::Cuda(ordinal) => tuned(cuda::Cuda::new(ordinal.into(), precision)?),
     }
+}
+
+fn tuned(mut gpu: cuda::Cuda) -> Result<Box<dyn Device>, DeviceError> {
+    gpu.use_table()?;
+    Ok(Box::new(gpu))
 }

@@ -2,9 +2,12 @@
 
 use crate::config::{Ebm, EnergyNet};
 use crate::nn::{Conv, Module, Net};
+use crate::ops::activation::Activation;
 use crate::ops::binary::{add, sum_to};
+use crate::ops::conv2d::conv2d_activated;
 use crate::ops::layout::reshape;
 use crate::ops::resample::avg_pool2;
+use crate::ops::residual_block::{Activated, BlockWeights, residual_block};
 use crate::ops::unary::{Function, unary};
 use crate::ops::{Recorder, Var};
 
@@ -70,19 +73,26 @@ fn blocks(network: EnergyNet) -> &'static [Block] {
 /// averaged.
 pub fn energy(config: &Ebm, net: &Net<'_>, x: Var) -> Var {
     let (tape, root) = (net.tape, net.root());
-    let conv = |cout: usize| Conv::same(cout, 3).initialised_from_data();
-    let mut h = root.sub("conv1").conv(x, conv(config.n_channel));
-    h = root
-        .sub("conv1")
-        .label(|| unary(tape, Function::LipSwish, h));
-    for (i, Block(width, down)) in blocks(config.network).iter().enumerate() {
-        h = block(
-            &root.sub("blocks").sub(i),
-            h,
-            width * config.n_channel,
-            *down,
-        );
-    }
+    let stem = root.sub("conv1");
+    let conv = Conv::same(config.n_channel, 3).initialised_from_data();
+    let places = (blocks(config.network).iter().enumerate()).map(|(i, Block(width, down))| {
+        (root.sub("blocks").sub(i), width * config.n_channel, *down)
+    });
+    // Data-dependent initialisation goes layer by layer.
+    let h = if tape.fused() && !net.data_init {
+        let (w, bias) = stem.weight_normed(tape.shape(x).last(), conv, None);
+        let act = Activation::LipSwish;
+        let (before, after) = stem.label(|| conv2d_activated(tape, x, w, bias, act, conv.geometry));
+        let start = Activated { before, after };
+        let end = places.fold(start, |h, (place, cout, down)| {
+            fused_block(&place, h, cout, down)
+        });
+        end.after
+    } else {
+        let h = stem.conv(x, conv);
+        let start = stem.label(|| unary(tape, Function::LipSwish, h));
+        places.fold(start, |h, (place, cout, down)| block(&place, h, cout, down))
+    };
     let (n, c) = (tape.shape(h)[0], tape.shape(h).last());
     let pooled = root.sub("linear").label(|| {
         let sum = sum_to(tape, h, [n, 1, 1, c].into());
@@ -114,4 +124,27 @@ fn block(module: &Module<'_, '_>, x: Var, cout: usize, down: bool) -> Var {
         }
         unary(tape, Function::LipSwish, sum)
     })
+}
+
+/// The same as one op.
+fn fused_block(module: &Module<'_, '_>, x: Activated, cout: usize, down: bool) -> Activated {
+    let tape = module.tape();
+    let conv = Conv::same(cout, 3).initialised_from_data();
+    let place = |name: &str, channels: usize, conv: Conv| {
+        module.sub(name).weight_normed(channels, conv, None)
+    };
+    let cin = tape.shape(x.after).last();
+    let (w1, b1) = place("conv1", cin, conv);
+    let (w2, b2) = place("conv2", cout, conv);
+    let weights = BlockWeights {
+        w1,
+        b1: b1.expect("the layer has a bias"),
+        w2,
+        b2: b2.expect("the layer has a bias"),
+        skip: (cin != cout || down).then(|| {
+            let conv = Conv::same(cout, 1).no_bias().initialised_from_data();
+            place("skip.0", cin, conv).0
+        }),
+    };
+    module.label(|| residual_block(tape, x, weights, down))
 }

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::checkpoint::Checkpoint;
+use crate::config::{Config, DataSet};
 use crate::data::{Dataset, ImageShape, read_f32, shuffled};
 use crate::device::{Device, ProgramId};
 use crate::nn::params::initialise;
@@ -20,7 +22,7 @@ use crate::ops::{Recorder, Var};
 use crate::program::Noise;
 use crate::tape::Tape;
 use crate::tensor::Shape;
-use crate::train::TrainError;
+use crate::train::{TrainError, restore};
 
 const PREFIX: &str = "classifier";
 /// Channels of the two convolutions.
@@ -41,6 +43,15 @@ pub struct Training {
     pub seed: u64,
 }
 
+impl Training {
+    /// What measures samples is trained like this. The seed is not the run's: every run on a set is measured by the same classifier.
+    pub const OF_MEASURES: Training = Training {
+        steps: 800,
+        learning_rate: 3e-3,
+        seed: 0,
+    };
+}
+
 /// What labels mean: `heads` labels of `classes` classes each; an item's label is the number with these digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Labels {
@@ -51,6 +62,19 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// Those of a configuration's set; `None` for one without. Stacked sets have a label for each colour channel, all others one.
+    pub fn of(config: &Config, set: &Arc<dyn Dataset>) -> Option<Self> {
+        let heads = match config.data.dataset {
+            DataSet::StackedGlyphs | DataSet::StackedMnist => 3,
+            _ => 1,
+        };
+        let classes = f64::from(set.classes()?).powf(1.0 / heads as f64);
+        Some(Labels {
+            heads,
+            classes: classes.round() as usize,
+        })
+    }
+
     /// Modes in all: classes to the power of heads.
     pub fn modes(self) -> usize {
         self.classes.pow(self.heads as u32)
@@ -79,6 +103,7 @@ pub struct Classifier {
     labels: Labels,
     apply: ProgramId,
     shape: ImageShape,
+    states: Vec<(String, Shape)>,
     /// The share of held-out label parts that it gets right.
     pub accuracy: f64,
 }
@@ -151,20 +176,45 @@ impl Classifier {
             }
         }
         device.release(update);
-        let tape = Tape::new();
-        let net = Net::new(&tape, PREFIX, Mode::Eval);
-        let (features, logits) = network(&net, tape.feed("x", image), labels);
-        tape.output("features", features);
-        tape.output("probabilities", softmax(&tape, logits));
-        let apply = device.prepare(tape.plan("classifier/apply"))?;
-        let mut classifier = Classifier {
-            labels,
-            apply,
-            shape,
-            accuracy: 0.0,
-        };
+        let mut classifier = Self::prepared(device, shape, labels)?;
         classifier.accuracy = classifier.measure(device, held_out)?;
         Ok(classifier)
+    }
+
+    /// Takes up a trained classifier of images of this shape from a file that has [`Classifier::states`].
+    ///
+    /// # Errors
+    /// A file without them, and whatever the device reports.
+    pub fn load(
+        device: &mut dyn Device,
+        file: &Checkpoint,
+        shape: ImageShape,
+        labels: Labels,
+    ) -> Result<Self, TrainError> {
+        let classifier = Self::prepared(device, shape, labels)?;
+        restore(device, file, &classifier.states())?;
+        Ok(classifier)
+    }
+
+    /// Prepares the network's use. Its parameters are states of the device.
+    fn prepared(
+        device: &mut dyn Device,
+        shape: ImageShape,
+        labels: Labels,
+    ) -> Result<Self, TrainError> {
+        let (tape, states) = record_use(shape, labels);
+        Ok(Classifier {
+            labels,
+            apply: device.prepare(tape.plan("classifier/apply"))?,
+            shape,
+            states,
+            accuracy: 0.0,
+        })
+    }
+
+    /// Names and shapes of its parameters, on the device it was made on.
+    pub fn states(&self) -> Vec<(String, Shape)> {
+        self.states.clone()
     }
 
     /// What labels mean.
@@ -253,6 +303,20 @@ fn one_hot(
         }
     }
     Ok(y)
+}
+
+/// Records the network's use on a batch, with the names and shapes of its parameters.
+fn record_use(shape: ImageShape, labels: Labels) -> (Tape, Vec<(String, Shape)>) {
+    let tape = Tape::new();
+    let net = Net::new(&tape, PREFIX, Mode::Eval);
+    let image = Shape::new(&[BATCH, shape.height, shape.width, shape.channels]);
+    let (features, logits) = network(&net, tape.feed("x", image), labels);
+    tape.output("features", features);
+    tape.output("probabilities", softmax(&tape, logits));
+    let params = net.params().into_iter();
+    let states = params.map(|p| (net.state_name(&p.name), p.shape)).collect();
+    drop(net);
+    (tape, states)
 }
 
 /// Records a training step and starts its states.

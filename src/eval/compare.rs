@@ -28,8 +28,6 @@ const BATCH: usize = 100;
 const SHOWN: usize = 36;
 /// Steps of one chain in the picture.
 const PATH: usize = 9;
-/// Steps of the classifier's training.
-const CLASSIFIER_STEPS: u64 = 800;
 
 /// The seed's offset for sampling, so that no chain repeats one of the training.
 const SAMPLING_SEED: u64 = 0x5a3d;
@@ -168,7 +166,12 @@ fn yardstick(
     splits: &Splits,
     observer: &mut dyn Observer,
 ) -> Result<Yardstick, TrainError> {
-    let labels = labels(config, &splits.train)?;
+    let labels = Labels::of(config, &splits.train).ok_or_else(|| {
+        TrainError::Mismatch(format!(
+            "the set `{}` has no labels, and the classifier that measures samples needs them",
+            config.data.dataset
+        ))
+    })?;
     let fewest = splits.train.len().min(splits.valid.len());
     if fewest < FEWEST {
         return Err(TrainError::Mismatch(format!(
@@ -178,12 +181,7 @@ fn yardstick(
             splits.valid.len()
         )));
     }
-    let training = Training {
-        steps: CLASSIFIER_STEPS,
-        learning_rate: 3e-3,
-        // The classifier is part of the measure, not of the run: every run is measured by the same one.
-        seed: 0,
-    };
+    let training = Training::OF_MEASURES;
     let clock = Instant::now();
     observer.event(Event::PhaseStarted {
         name: "training the classifier that measures samples",
@@ -211,22 +209,6 @@ fn yardstick(
     let held_out = spread(&splits.valid, HELD_OUT.min(splits.valid.len()))?;
     let law = law(config, labels, &splits.train);
     Yardstick::new(device, classifier, &reference, &held_out, law)
-}
-
-/// Stacked sets have a label for each colour channel, all others one.
-fn labels(config: &Config, train: &Arc<dyn Dataset>) -> Result<Labels, TrainError> {
-    let heads = match config.data.dataset {
-        DataSet::StackedGlyphs | DataSet::StackedMnist => 3,
-        _ => 1,
-    };
-    let classes = train.classes().ok_or_else(|| {
-        TrainError::Mismatch(format!(
-            "the set `{}` has no labels, and the classifier that measures samples needs them",
-            config.data.dataset
-        ))
-    })?;
-    let classes = f64::from(classes).powf(1.0 / heads as f64).round() as usize;
-    Ok(Labels { heads, classes })
 }
 
 /// The data's probability of each mode: even by construction for the built-in sets, else as often as in the training images.

@@ -8,13 +8,16 @@ use super::likelihood::{Estimate, Likelihood};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Decoder, Stage};
 use crate::data::Splits;
-use crate::device::Device;
+use crate::device::{Device, ProgramId};
+use crate::nn::params::ParamSpec;
 use crate::nvae::Nvae;
 use crate::program::Noise;
 use crate::run::{Event, Observer, StopFlag};
 use crate::tape::plan_within;
 use crate::train::images::Images;
-use crate::train::vae_programs::{EVAL_STREAM, NoiseSource, VAE, eval_pass, loss_dimensions};
+use crate::train::vae_programs::{
+    EVAL_STREAM, NoiseSource, Recorded, VAE, eval_pass, loss_dimensions,
+};
 use crate::train::{StateList, TrainError};
 
 /// How it is measured.
@@ -52,6 +55,110 @@ pub struct Evidence {
     pub seconds: f64,
 }
 
+/// An evaluation pass of a VAE, prepared on a device that holds its parameters.
+pub(super) struct Pass {
+    program: ProgramId,
+    batch: usize,
+    dimensions: usize,
+    seed: u64,
+}
+
+impl Pass {
+    fn recorded(config: &Config, n: usize) -> Recorded {
+        let model = model(config);
+        let source = NoiseSource::Streams(EVAL_STREAM);
+        eval_pass(&model, config.data.num_x_bits, n, source)
+    }
+
+    /// The parameters and statistics that it reads, encoder included.
+    pub(super) fn params(config: &Config) -> Vec<ParamSpec> {
+        Self::recorded(config, 1).params
+    }
+
+    /// Prepares it for batches of so many images.
+    ///
+    /// # Errors
+    /// A batch that does not fit in memory.
+    pub(super) fn prepare(
+        config: &Config,
+        device: &mut dyn Device,
+        batch: usize,
+    ) -> Result<Self, TrainError> {
+        let plan = |n: usize| Self::recorded(config, n).tape.plan("eval/likelihood");
+        let plan = plan_within(plan, batch, device.available_bytes())?;
+        Ok(Pass {
+            program: device.prepare(plan)?,
+            batch,
+            dimensions: loss_dimensions(&model(config)),
+            seed: config.run.seed,
+        })
+    }
+
+    /// The bounds of the first `images` images of a set, whose batches are of this size, with `samples` importance samples each.
+    /// `None` if it was asked to stop.
+    ///
+    /// # Errors
+    /// Images that cannot be read, likelihoods that are not finite.
+    pub(super) fn over(
+        &self,
+        device: &mut dyn Device,
+        set: &Images,
+        images: usize,
+        samples: u32,
+        observer: &mut dyn Observer,
+        stop: &StopFlag,
+    ) -> Result<Option<Likelihood>, TrainError> {
+        let (program, batch) = (self.program, self.batch);
+        let mut likelihood = Likelihood::new(self.dimensions);
+        for index in 0..images.div_ceil(batch) {
+            let (x, valid) = set.evaluation(index)?;
+            let valid = valid.min(images - index * batch);
+            device.feed(program, "x", &x)?;
+            let mut part = Likelihood::new(self.dimensions);
+            for pass in 0..samples {
+                if stop.is_requested() {
+                    return Ok(None);
+                }
+                let noise = Noise {
+                    seed: self.seed,
+                    step: pass,
+                    first_sample: (index * batch) as u64,
+                };
+                device.run(program, noise)?;
+                let mut values = |name: &str| -> Result<Vec<f64>, TrainError> {
+                    let all = device.fetch(program, name)?;
+                    Ok(all[..valid].iter().map(|v| f64::from(*v)).collect())
+                };
+                part.add_pass(&values("recon_loss")?, &values("kl")?, &values("log_iw")?);
+            }
+            let Estimate { nelbo, log_p, .. } = part.estimate();
+            if !(nelbo.is_finite() && log_p.is_finite()) {
+                return Err(TrainError::Mismatch(format!(
+                    "the likelihood of images {} to {} is not finite: this model has diverged in training, or its batch-norm \
+                     statistics are those of too few steps",
+                    index * batch,
+                    index * batch + valid - 1
+                )));
+            }
+            likelihood.append(part);
+            observer.event(Event::Step {
+                step: likelihood.images() as u64,
+                scalars: &[("nelbo", nelbo), ("log_p", log_p)],
+            });
+        }
+        Ok(Some(likelihood))
+    }
+
+    /// Frees it.
+    pub(super) fn release(self, device: &mut dyn Device) {
+        device.release(self.program);
+    }
+}
+
+fn model(config: &Config) -> Nvae {
+    Nvae::new(config.vae.clone(), config.data.size, config.data.channels)
+}
+
 /// Measures held-out images under the VAE of a stage-1 checkpoint, in evaluation mode (SPEC section 4, "Eval").
 ///
 /// `None` if it was asked to stop.
@@ -74,65 +181,26 @@ pub fn measure(
             checkpoint.header().stage
         )));
     }
-    let model = Nvae::new(config.vae.clone(), config.data.size, config.data.channels);
     let images = match settings.images {
         0 => splits.valid.len(),
         n => n.min(splits.valid.len()),
     };
     let batch = settings.batch.min(images);
     let set = Images::new(splits.valid.clone(), config, batch, Stage::Vae)?;
-    let source = NoiseSource::Streams(EVAL_STREAM);
-    let record = |n: usize| eval_pass(&model, config.data.num_x_bits, n, source);
-    StateList::restore_params(device, checkpoint, VAE, &record(1).params)?;
-    let plan = |n: usize| record(n).tape.plan("eval/likelihood");
-    let plan = plan_within(plan, batch, device.available_bytes())?;
-    let program = device.prepare(plan)?;
+    StateList::restore_params(device, checkpoint, VAE, &Pass::params(config))?;
+    let pass = Pass::prepare(config, device, batch)?;
     let started = Instant::now();
     observer.event(Event::PhaseStarted {
         name: "measuring likelihood",
         total: Some(images as u64),
         done: 0,
     });
-    let dimensions = loss_dimensions(&model);
-    let mut likelihood = Likelihood::new(dimensions);
-    for index in 0..images.div_ceil(batch) {
-        let (x, valid) = set.evaluation(index)?;
-        let valid = valid.min(images - index * batch);
-        device.feed(program, "x", &x)?;
-        let mut part = Likelihood::new(dimensions);
-        for pass in 0..settings.samples {
-            if stop.is_requested() {
-                device.release(program);
-                return Ok(None);
-            }
-            let noise = Noise {
-                seed: config.run.seed,
-                step: pass,
-                first_sample: (index * batch) as u64,
-            };
-            device.run(program, noise)?;
-            let mut values = |name: &str| -> Result<Vec<f64>, TrainError> {
-                let all = device.fetch(program, name)?;
-                Ok(all[..valid].iter().map(|v| f64::from(*v)).collect())
-            };
-            part.add_pass(&values("recon_loss")?, &values("kl")?, &values("log_iw")?);
-        }
-        let Estimate { nelbo, log_p, .. } = part.estimate();
-        if !(nelbo.is_finite() && log_p.is_finite()) {
-            return Err(TrainError::Mismatch(format!(
-                "the likelihood of images {} to {} is not finite: this model has diverged in training, or its batch-norm \
-                 statistics are those of too few steps",
-                index * batch,
-                index * batch + valid - 1
-            )));
-        }
-        likelihood.append(part);
-        observer.event(Event::Step {
-            step: likelihood.images() as u64,
-            scalars: &[("nelbo", nelbo), ("log_p", log_p)],
-        });
-    }
-    device.release(program);
+    let measured = pass.over(device, &set, images, settings.samples, observer, stop);
+    let dimensions = pass.dimensions;
+    pass.release(device);
+    let Some(likelihood) = measured? else {
+        return Ok(None);
+    };
     let seconds = started.elapsed().as_secs_f64();
     observer.event(Event::PhaseEnded { seconds });
     Ok(Some(Evidence {

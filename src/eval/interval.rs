@@ -141,6 +141,7 @@ mod tests {
             vae: quality(level, 0.8),
             vaebm: quality(level - gain, confidence),
             samples: 3000,
+            step: 400,
             held_out: 3000,
             compared: 3000,
             classifier_accuracy: 0.99,

@@ -94,13 +94,17 @@ impl Likelihood {
         self.images.len()
     }
 
+    /// The negative ELBO and the importance-weighted bound of `log p(x)` of each image, nats.
+    pub fn per_image(&self) -> impl ExactSizeIterator<Item = (f64, f64)> + Clone {
+        let passes = self.passes as f64;
+        let one = move |i: &Image| (i.nelbo / passes, i.largest + i.sum.ln() - passes.ln());
+        self.images.iter().map(one)
+    }
+
     /// What the passes so far say; NaN before the first.
     pub fn estimate(&self) -> Estimate {
-        let passes = self.passes as f64;
-        let nelbo = self.images.iter().map(|i| i.nelbo / passes);
-        let evidence = |i: &Image| i.largest + i.sum.ln() - passes.ln();
-        let (nelbo, nelbo_error) = mean_and_error(nelbo);
-        let (log_p, log_p_error) = mean_and_error(self.images.iter().map(evidence));
+        let (nelbo, nelbo_error) = mean_and_error(self.per_image().map(|(nelbo, _)| nelbo));
+        let (log_p, log_p_error) = mean_and_error(self.per_image().map(|(_, log_p)| log_p));
         let bits = 1.0 / (std::f64::consts::LN_2 * self.dimensions as f64);
         Estimate {
             nelbo,
@@ -166,5 +170,8 @@ mod tests {
         parts.append(first);
         parts.append(rest);
         assert_eq!((parts.images(), parts.estimate()), (3, together.estimate()));
+        let each: Vec<(f64, f64)> = together.per_image().collect();
+        assert_eq!(each[0].0, (4.0 + 3.2) / 2.0);
+        assert!((each[1].1 - (((-6f64).exp() + (-7.5f64).exp()) / 2.0).ln()).abs() < 1e-12);
     }
 }

@@ -7,12 +7,14 @@ pub mod compare;
 pub mod evidence;
 pub mod frechet;
 pub mod gallery;
+pub mod histogram;
 pub mod interval;
 pub mod kernel;
 pub mod likelihood;
 pub mod manifold;
 pub mod modes;
 pub mod neighbours;
+pub mod ood;
 pub mod quality;
 pub mod report;
 

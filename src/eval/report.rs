@@ -59,6 +59,8 @@ pub struct Report {
     pub vaebm: Quality,
     /// Images behind each row of samples.
     pub samples: usize,
+    /// Steps of stage 2 that the checkpoint had.
+    pub step: u64,
     /// Images of held-out data, fewer where the set has no more.
     pub held_out: usize,
     /// Images of each set behind precision, recall, density and coverage.
@@ -127,10 +129,11 @@ impl Report {
              of features to training images, lower is better; precision, recall, coverage: shares of {} images of each set that\n\
              lie in the other's neighbourhoods, higher is better; density: how deep samples lie in the data's, data's is the goal;\n\
              novelty: the chance that a sample is farther from the training images than a held-out image, 0.5 is the data's.\n\
-             Seed {}, {:.0} seconds in all.\n",
+             Checkpoint of step {}, seed {}, {:.0} seconds in all.\n",
             images,
             100.0 * self.classifier_accuracy,
             self.compared,
+            self.step,
             self.seed,
             self.seconds.total()
         );
@@ -188,6 +191,7 @@ mod tests {
             vae: quality(900, 3.0),
             vaebm: quality(890, 2.0),
             samples: 3000,
+            step: 400,
             held_out: 400,
             compared: 300,
             classifier_accuracy: 0.99,

@@ -103,6 +103,16 @@ impl Traces {
         }
     }
 
+    /// The mean of all draws.
+    pub fn mean(&self) -> f64 {
+        mean(&self.values)
+    }
+
+    /// The standard deviation of all draws.
+    pub fn deviation(&self) -> f64 {
+        variance(&self.values).sqrt()
+    }
+
     /// The effective number of independent draws for the mean of what the trace itself holds.
     pub fn ess_mean(&self) -> f64 {
         self.split().effective()
@@ -136,7 +146,7 @@ impl Traces {
 
     /// The Monte Carlo standard error of the mean.
     pub fn mcse_mean(&self) -> f64 {
-        variance(&self.values).sqrt() / self.ess_mean().sqrt()
+        self.deviation() / self.ess_mean().sqrt()
     }
 
     /// The integrated autocorrelation time in draws: how many draws count as one for the mean.

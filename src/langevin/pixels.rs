@@ -56,8 +56,7 @@ pub(super) fn step(chains: &Chains, step_noise: StepNoise, trace: bool, tape: &T
     let ebm = Net::new(tape, EBM, Mode::Eval);
     let eta = tape.feed("step_size", Shape::SCALAR);
     let x = images(chains, tape);
-    let e = energy(&chains.ebm, &ebm, x);
-    let u = affine(tape, e, 1.0 / chains.ebm.pixel_temperature, 0.0);
+    let (e, u) = potential(chains, &ebm, x);
     let grads = tape.grad(u, &[x]);
     tape.output("energy", e);
     tape.output("dvalue", u);
@@ -78,6 +77,18 @@ pub(super) fn step(chains: &Chains, step_noise: StepNoise, trace: bool, tape: &T
             langevin_update(tape, &[x], &grads, eta, LangevinNoise::Given(&given));
         }
     }
+    confine(tape, x);
+}
+
+/// The energy `E(x)` and `U = E(x) / T`, `[n]`.
+pub(super) fn potential(chains: &Chains, ebm: &Net<'_>, x: Var) -> (Var, Var) {
+    let e = energy(&chains.ebm, ebm, x);
+    let temperature = chains.ebm.pixel_temperature;
+    (e, affine(ebm.tape, e, 1.0 / temperature, 0.0))
+}
+
+/// Moves the state `x` back onto `[0, 1]`.
+pub(super) fn confine(tape: &Tape, x: Var) {
     assign(tape, x, clamped(tape, x));
 }
 

@@ -4,6 +4,7 @@
 //! all of them at once along one gradient. Chains of a model without the VAE's density move pixels instead: [`super::pixels`].
 
 use super::pixels;
+use super::potential::{Potential, Recorded};
 use crate::config::{Ebm, Model, Target};
 use crate::energy::energy;
 use crate::nn::params::ParamSpec;
@@ -48,6 +49,19 @@ pub enum StepNoise {
     Generated,
     /// Feeds `noise_z.<group>` and `noise_x`.
     Fed,
+}
+
+/// What a place in noise space comes to.
+struct Evaluated {
+    sampled: Sampled,
+    /// The image, drawn with the chain's own pixel noise.
+    x: Var,
+    /// `E(x)`, `[n]`.
+    energy: Var,
+    /// `log p(x|z)`, `[n]`, where the target has it.
+    log_px: Option<Var>,
+    /// `U`, `[n]`.
+    total: Var,
 }
 
 impl Chains {
@@ -149,32 +163,16 @@ impl Chains {
         );
         let eta = tape.feed("step_size", Shape::SCALAR);
         let eps = self.vars(tape);
-        let eps_x = eps[eps.len() - 1];
-        let sampled = self.decoded(&vae, &eps);
-        let x = decoder::normal_sample(tape, sampled.logits, eps_x);
-        let e = energy(&self.ebm, &ebm, x);
-        let u = match self.target {
-            Target::Official => {
-                let log_px = decoder::normal_log_prob_clamped(tape, sampled.logits, x);
-                tape.output("log_pxgz", log_px);
-                let densities = combine(tape, 1.0, sampled.log_p, 1.0, log_px);
-                combine(tape, 1.0, e, -1.0, densities)
-            }
-            Target::Paper => {
-                let halves: Vec<Var> = eps
-                    .iter()
-                    .map(|v| {
-                        affine(
-                            tape,
-                            sum_rows(tape, unary(tape, Function::Square, *v)),
-                            0.5,
-                            0.0,
-                        )
-                    })
-                    .collect();
-                combine(tape, 1.0, e, 1.0, sum_of(tape, &halves))
-            }
-        };
+        let Evaluated {
+            sampled,
+            x,
+            energy: e,
+            log_px,
+            total: u,
+        } = self.evaluate(&vae, &ebm, &eps);
+        if let Some(log_px) = log_px {
+            tape.output("log_pxgz", log_px);
+        }
         let grads = tape.grad(u, &eps);
         tape.output("energy", e);
         tape.output("log_p_total", sampled.log_p);
@@ -213,6 +211,42 @@ impl Chains {
         }
     }
 
+    /// The energy of the density that the chains follow, at noise given as tensors: groups top-down, then pixels.
+    fn evaluate(&self, vae: &Net<'_>, ebm: &Net<'_>, eps: &[Var]) -> Evaluated {
+        let tape = vae.tape;
+        let sampled = self.decoded(vae, eps);
+        let x = decoder::normal_sample(tape, sampled.logits, eps[eps.len() - 1]);
+        let e = energy(&self.ebm, ebm, x);
+        let (total, log_px) = match self.target {
+            Target::Official => {
+                let log_px = decoder::normal_log_prob_clamped(tape, sampled.logits, x);
+                let densities = combine(tape, 1.0, sampled.log_p, 1.0, log_px);
+                (combine(tape, 1.0, e, -1.0, densities), Some(log_px))
+            }
+            Target::Paper => {
+                let halves: Vec<Var> = eps
+                    .iter()
+                    .map(|v| {
+                        affine(
+                            tape,
+                            sum_rows(tape, unary(tape, Function::Square, *v)),
+                            0.5,
+                            0.0,
+                        )
+                    })
+                    .collect();
+                (combine(tape, 1.0, e, 1.0, sum_of(tape, &halves)), None)
+            }
+        };
+        Evaluated {
+            sampled,
+            x,
+            energy: e,
+            log_px,
+            total,
+        }
+    }
+
     /// The images at the chains' state: `sample` with the chain's own pixel noise and `mean`, both in `[0, 1]` units (the mean is not
     /// clamped), `mu` as the decoder gives it (soft-clamped to `[-5, 5]`), and `energy` of the sample.
     pub fn images(&self) -> Tape {
@@ -245,5 +279,68 @@ impl Chains {
         let sampled = self.decoded(&vae, &self.vars(&tape));
         energy(&self.ebm, &ebm, decoder::normal_mean(&tape, sampled.logits));
         (vae.params(), ebm.params())
+    }
+}
+
+/// `exp(-E(T(eps)) - |eps|^2 / 2)` or the published code's density, in noise space; `exp(-E(x) / T)` for chains that move pixels. Of a
+/// place they tell the energy network's `energy` and the mean pixel, `brightness`.
+impl Potential for Chains {
+    fn chains(&self) -> usize {
+        self.n
+    }
+
+    fn resized(&self, n: usize) -> Self {
+        Chains { n, ..self.clone() }
+    }
+
+    fn states(&self) -> Vec<(String, Shape)> {
+        Chains::states(self)
+    }
+
+    fn start(&self) -> Tape {
+        Chains::start(self)
+    }
+
+    fn record(&self, tape: &Tape, at: &[Var]) -> Recorded {
+        let ebm = Net::new(tape, EBM, Mode::Eval);
+        let told = |energy: Var, x: Var| {
+            let pixels = tape.shape(x).len() / self.n.max(1);
+            let brightness = affine(tape, sum_rows(tape, x), 1.0 / pixels as f64, 0.0);
+            vec![("energy", energy), ("brightness", brightness)]
+        };
+        if self.moves_pixels() {
+            let (e, u) = pixels::potential(self, &ebm, at[0]);
+            return Recorded {
+                total: u,
+                summands: vec![u],
+                standard_normal: false,
+                told: told(e, at[0]),
+            };
+        }
+        let vae = Net::new(tape, VAE, Mode::Eval);
+        let place = self.evaluate(&vae, &ebm, at);
+        let mut summands = vec![place.energy];
+        if let Some(log_px) = place.log_px {
+            // Group by group: their sum is larger than any of them, and has fewer digits left for a difference.
+            let densities = place.sampled.log_p_of_groups.iter().chain([&log_px]);
+            summands.extend(densities.map(|density| affine(tape, *density, -1.0, 0.0)));
+        }
+        Recorded {
+            total: place.total,
+            summands,
+            standard_normal: self.target == Target::Paper,
+            told: told(place.energy, place.x),
+        }
+    }
+
+    fn confine(&self, tape: &Tape, states: &[Var]) {
+        if self.moves_pixels() {
+            pixels::confine(tape, states[0]);
+        }
+    }
+
+    /// None: a pixel of noise says nothing by itself.
+    fn coordinates(&self) -> Vec<usize> {
+        Vec::new()
     }
 }

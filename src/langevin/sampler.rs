@@ -75,6 +75,11 @@ impl Sampler {
         self.step
     }
 
+    /// The programs of start, step and images, for measuring.
+    pub fn programs(&self) -> [ProgramId; 3] {
+        [self.start, self.step, self.images]
+    }
+
     /// Starts all chains from standard normal noise.
     pub fn start(&self, device: &mut dyn Device, noise: Noise) -> Result<(), TrainError> {
         Ok(device.run(self.start, noise)?)

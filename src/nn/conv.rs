@@ -2,9 +2,12 @@
 
 use super::Module;
 use super::params::{Init, Role};
-use crate::ops::conv2d::{Geometry, conv2d};
+use crate::ops::activation::{Activation, activate};
+use crate::ops::binary::add;
+use crate::ops::conv2d::{Extras, Geometry, conv2d, conv2d_fused, conv2d_joined};
 use crate::ops::data_init::data_init;
 use crate::ops::dwconv::dwconv;
+use crate::ops::layout::concat;
 use crate::ops::residual_cell::GateWeights;
 use crate::ops::squeeze_excite::squeeze_excite;
 use crate::ops::weight_norm::{normalized, weight_norm};
@@ -68,47 +71,70 @@ fn default_init(fan_in: usize) -> Init {
 impl Module<'_, '_> {
     /// A weight-normed convolution of `[n, h, w, cin]` (SPEC section 1; keys `weight`, `log_weight_norm`, `bias`).
     pub fn conv(&self, x: Var, conv: Conv) -> Var {
+        self.conv_of(Activation::None, x, conv, None)
+    }
+
+    /// A weight-normed convolution of `pre(x)`, plus `residual`.
+    pub fn conv_of(&self, pre: Activation, x: Var, conv: Conv, residual: Option<Var>) -> Var {
         let tape = self.tape();
-        let k = conv.kernel;
-        let cin = tape.shape(x).last() / conv.geometry.groups;
-        let fan_in = cin * k * k;
-        let (weight, log_norm) = self.normed(cin, conv);
-        let bias = (conv.bias)
-            .then(|| self.param("bias", Role::Vector, [conv.cout], default_init(fan_in)));
+        // What sets itself from data reads its input more than once.
+        let (pre, x) = if tape.fused() && !(conv.data_init && self.net.data_init) {
+            (pre, x)
+        } else {
+            let x = self.label(|| activate(tape, x, pre));
+            (Activation::None, x)
+        };
+        let (effective, bias) = self.weight_normed(tape.shape(x).last(), conv, Some(x));
         self.label(|| {
-            if conv.data_init && self.net.data_init {
-                let y = conv2d(tape, x, normalized(tape, weight), None, conv.geometry);
-                data_init(tape, y, bias, log_norm);
+            if !tape.fused() {
+                let y = conv2d(tape, x, effective, bias, conv.geometry);
+                return residual.map_or(y, |r| add(tape, r, y));
             }
-            let effective = self.effective(weight, log_norm);
-            conv2d(tape, x, effective, bias, conv.geometry)
+            let extras = Extras { bias, residual };
+            conv2d_fused(tape, x, pre, effective, extras, conv.geometry)
         })
     }
 
-    /// Weight and gain of a weight-normed convolution of `cin` channels a group.
-    fn normed(&self, cin: usize, conv: Conv) -> (Var, Var) {
+    /// A weight-normed 1x1 convolution of `x` and `x2` side by side, with bias.
+    pub fn conv_joined(&self, x: Var, x2: Var, cout: usize) -> Var {
+        let tape = self.tape();
+        if !tape.fused() {
+            let joined = self.label(|| concat(tape, &[x, x2], 3));
+            return self.conv(joined, Conv::same(cout, 1));
+        }
+        let cin = tape.shape(x).last() + tape.shape(x2).last();
+        let (effective, bias) = self.weight_normed(cin, Conv::same(cout, 1), None);
+        let bias = bias.expect("the layer has a bias");
+        self.label(|| conv2d_joined(tape, x, x2, effective, bias))
+    }
+
+    /// The effective weight and the bias of a convolution of `channels` channels; of `x`, where it may have to set itself from data.
+    pub fn weight_normed(&self, channels: usize, conv: Conv, x: Option<Var>) -> (Var, Option<Var>) {
+        let tape = self.tape();
         let k = conv.kernel;
+        let cin = channels / conv.geometry.groups;
+        let fan_in = cin * k * k;
         let weight = self.param(
             "weight",
             Role::Conv,
             [k, k, cin, conv.cout],
-            default_init(cin * k * k),
+            default_init(fan_in),
         );
-        (weight, self.log_weight_norm(conv.cout, None, 0.0))
-    }
-
-    fn effective(&self, weight: Var, log_norm: Var) -> Var {
-        self.known_effective().unwrap_or_else(|| {
-            let effective = weight_norm(self.tape(), weight, log_norm, None);
-            self.note_effective(effective);
-            effective
+        let log_norm = self.log_weight_norm(conv.cout, None, 0.0);
+        let bias = (conv.bias)
+            .then(|| self.param("bias", Role::Vector, [conv.cout], default_init(fan_in)));
+        self.label(|| {
+            if let (Some(x), true) = (x, conv.data_init && self.net.data_init) {
+                let y = conv2d(tape, x, normalized(tape, weight), None, conv.geometry);
+                data_init(tape, y, bias, log_norm);
+            }
+            let effective = self.known_effective().unwrap_or_else(|| {
+                let effective = weight_norm(tape, weight, log_norm, None);
+                self.note_effective(effective);
+                effective
+            });
+            (effective, bias)
         })
-    }
-
-    /// The effective weight `[1, 1, cin, cout]` of a weight-normed 1x1 convolution without bias.
-    pub(super) fn pointwise_weight(&self, cin: usize, cout: usize) -> Var {
-        let (weight, log_norm) = self.normed(cin, Conv::same(cout, 1).no_bias());
-        self.label(|| self.effective(weight, log_norm))
     }
 
     /// The gain of this place's weight norm; starts so that the effective weight is nearly the weight.

@@ -3,10 +3,9 @@
 use super::Nvae;
 use crate::nn::params::{Init, Role};
 use crate::nn::{Conv, Module, Net, Stride, decoder_cell, post_cell};
+use crate::ops::activation::Activation;
 use crate::ops::binary::{broadcast_to, sum_of};
 use crate::ops::latent;
-use crate::ops::layout::concat;
-use crate::ops::unary::{Function, unary};
 use crate::ops::{Recorder, Var, fill};
 
 /// What sampling from noise gives.
@@ -18,6 +17,8 @@ pub struct Sampled {
     pub z: Vec<Var>,
     /// `log p(z)`, `[n]`: the sum over groups of the density of z, not of eps (trap 13).
     pub log_p: Var,
+    /// Its summands, top-down, each `[n]`.
+    pub log_p_of_groups: Vec<Var>,
 }
 
 impl Nvae {
@@ -70,6 +71,7 @@ impl Nvae {
             logits: image_logits(self, net, s),
             z: latents,
             log_p: sum_of(tape, &log_p),
+            log_p_of_groups: log_p,
         }
     }
 }
@@ -89,24 +91,21 @@ pub(super) fn add_prior_features(model: &Nvae, net: &Net<'_>, n: usize) -> Var {
 /// The prior of group `index >= 1`: ELU, then a 1x1 convolution to mu and log_sigma.
 pub(super) fn dec_sampler(model: &Nvae, net: &Net<'_>, index: usize, s: Var) -> Var {
     let sampler = net.root().sub("dec_sampler").sub(index - 1);
-    let place = sampler.sub(1);
-    let h = place.label(|| unary(net.tape, Function::Elu, s));
-    let width = 2 * model.config.num_latent_per_group;
-    sampler.trace(&[s], place.conv(h, Conv::same(width, 1)))
+    let conv = Conv::same(2 * model.config.num_latent_per_group, 1);
+    let params = sampler.sub(1).conv_of(Activation::Elu, s, conv, None);
+    sampler.trace(&[s], params)
 }
 
 /// `conv1x1([x_dec, z])`, features first.
 pub(super) fn decoder_combiner(module: &Module<'_, '_>, s: Var, z: Var) -> Var {
-    let tape = module.tape();
-    let width = tape.shape(s).last();
-    let joined = module.label(|| concat(tape, &[s, z], 3));
-    let combined = module.sub("conv").conv(joined, Conv::same(width, 1));
+    let width = module.tape().shape(s).last();
+    let combined = module.sub("conv").conv_joined(s, z, width);
     module.trace(&[s, z], combined)
 }
 
 /// Post-processing and the last convolution.
 pub(super) fn image_logits(model: &Nvae, net: &Net<'_>, mut s: Var) -> Var {
-    let (tape, root) = (net.tape, net.root());
+    let root = net.root();
     let c = &model.config;
     let mut number = 0;
     for _ in 0..c.num_postprocess_blocks {
@@ -117,8 +116,8 @@ pub(super) fn image_logits(model: &Nvae, net: &Net<'_>, mut s: Var) -> Var {
             number += 1;
         }
     }
+    let conv = Conv::same(model.logit_channels(), 3);
     let place = root.sub("image_conditional.1");
-    let h = place.label(|| unary(tape, Function::Elu, s));
-    let logits = place.conv(h, Conv::same(model.logit_channels(), 3));
+    let logits = place.conv_of(Activation::Elu, s, conv, None);
     root.sub("image_conditional").trace(&[s], logits)
 }

@@ -3,6 +3,7 @@
 use super::Nvae;
 use super::decode::{add_prior_features, dec_sampler, decoder_combiner, image_logits};
 use crate::nn::{Conv, Module, Net, Stride, decoder_cell, encoder_cell, flow, pre_cell};
+use crate::ops::activation::Activation;
 use crate::ops::binary::{add, sum_of};
 use crate::ops::latent;
 use crate::ops::unary::{Function, affine, unary};
@@ -175,20 +176,19 @@ impl Nvae {
 
 /// `x_enc + conv1x1(x_dec)`.
 fn encoder_combiner(stored: &Stored<'_, '_>, s: Var) -> Var {
-    let tape = stored.combiner.tape();
-    let width = tape.shape(stored.feature).last();
     let place = &stored.combiner;
-    let from_decoder = place.sub("conv").conv(s, Conv::same(width, 1));
-    let sum = place.label(|| add(tape, stored.feature, from_decoder));
+    let conv = Conv::same(place.tape().shape(stored.feature).last(), 1);
+    let conv_place = place.sub("conv");
+    let sum = conv_place.conv_of(Activation::None, s, conv, Some(stored.feature));
     place.trace(&[stored.feature, s], sum)
 }
 
 /// The last layers of the encoder: ELU, 1x1 convolution, ELU.
 fn enc0(net: &Net<'_>, x: Var) -> Var {
     let place = net.root().sub("enc0.1");
-    let elu = |x: Var| place.label(|| unary(net.tape, Function::Elu, x));
-    let width = net.tape.shape(x).last();
-    elu(place.conv(elu(x), Conv::same(width, 1)))
+    let conv = Conv::same(net.tape.shape(x).last(), 1);
+    let h = place.conv_of(Activation::Elu, x, conv, None);
+    place.label(|| unary(net.tape, Function::Elu, h))
 }
 
 #[derive(Default)]

@@ -3,12 +3,13 @@
 use super::activation::{Activation, activate};
 use super::batch_norm::{batch_norm_fold, batch_norm_train, scale_shift};
 use super::binary::{add, combine, mul, sum_to};
-use super::conv2d::{Extras, Geometry, conv2d, conv2d_fused};
+use super::conv2d::{Extras, Geometry, conv2d, conv2d_activated, conv2d_fused, conv2d_joined};
 use super::dwconv::dwconv;
-use super::layout::reshape;
+use super::layout::{concat, reshape};
 use super::linear::linear;
 use super::mbconv::{RawWeights, fold, mbconv_eval};
-use super::resample::nearest2;
+use super::resample::{avg_pool2, nearest2};
+use super::residual_block::cases::{block, tensors};
 use super::squeeze_excite::squeeze_excite;
 use super::testing::{Case, Input, TOLERANCE, compare, input};
 use super::unary::{Function, affine, unary};
@@ -113,6 +114,24 @@ fn pointwise_convolution_of_an_activation() {
 }
 
 #[test]
+fn convolution_of_two_images_side_by_side() {
+    same(
+        &[
+            input([2, 5, 3, 17]),
+            input([2, 5, 3, 4]),
+            input([1, 1, 21, 6]),
+            input([6]),
+        ],
+        &[],
+        |r, v, _| conv2d_joined(r, v[0], v[1], v[2], v[3]),
+        |r, v, _| {
+            let joined = concat(r, &[v[0], v[1]], 3);
+            conv2d(r, joined, v[2], Some(v[3]), Geometry::same(1))
+        },
+    );
+}
+
+#[test]
 fn batch_norm_with_its_activation() {
     let inputs = [input([3, 5, 7, 6]), input([6]), input([6])];
     let states = [input([6]), input([6]).within(0.5, 2.0)];
@@ -179,6 +198,51 @@ fn squeeze_excite_with_its_residual() {
             let gate = unary(r, Function::Sigmoid, linear(r, inner, v[3], Some(v[4])));
             let branch = mul(r, v[0], reshape(r, gate, [2, 1, 1, 17]));
             combine(r, 0.1, branch, 1.0, v[5])
+        },
+    );
+}
+
+#[test]
+fn residual_block_of_an_energy_network() {
+    fn in_parts(r: &dyn Recorder, v: &[Var], down: bool) -> Var {
+        let lip_swish = |x: Var| unary(r, Function::LipSwish, x);
+        let a = lip_swish(v[0]);
+        let h = lip_swish(conv2d(r, a, v[1], Some(v[2]), Geometry::same(3)));
+        let h = conv2d(r, h, v[3], Some(v[4]), Geometry::same(3));
+        let skip = match v.get(5) {
+            Some(w) => conv2d(r, a, *w, None, Geometry::same(1)),
+            None => a,
+        };
+        let sum = add(r, h, skip);
+        lip_swish(if down { avg_pool2(r, sum) } else { sum })
+    }
+    same(
+        &tensors([2, 7, 6, 3], 5, true),
+        &[],
+        |r, v, _| block(r, v, true).after,
+        |r, v, _| in_parts(r, v, true),
+    );
+    same(
+        &tensors([1, 5, 4, 6], 6, false),
+        &[],
+        |r, v, _| block(r, v, false).after,
+        |r, v, _| in_parts(r, v, false),
+    );
+}
+
+#[test]
+fn convolution_with_the_activation_of_its_sums() {
+    same(
+        &[input([2, 5, 4, 3]), input([3, 3, 3, 6]), input([6])],
+        &[],
+        |r, v, _| {
+            let of = Activation::LipSwish;
+            let (y, a) = conv2d_activated(r, v[0], v[1], Some(v[2]), of, Geometry::same(3));
+            add(r, y, a)
+        },
+        |r, v, _| {
+            let y = conv2d(r, v[0], v[1], Some(v[2]), Geometry::same(3));
+            add(r, y, activate(r, y, Activation::LipSwish))
         },
     );
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use crate::program::Shapes;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io, Kernel};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -28,12 +28,14 @@ pub mod latent;
 pub mod layout;
 pub mod linear;
 pub mod loss;
+pub mod mala;
 pub mod mbconv;
 pub mod noise;
 pub mod optim;
 pub mod reduce;
 pub mod registry;
 pub mod resample;
+pub mod residual_block;
 pub mod residual_cell;
 pub mod spectral;
 pub mod squeeze_excite;
@@ -82,6 +84,14 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
 
     /// The launches on a GPU, which write what [`Op::reference`] would.
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel;
+
+    /// Of the tensors that [`GpuContext::narrow`] proposes to store as bf16, those that [`Op::cuda`] takes so if exactly they are. It is
+    /// asked again with fewer until what all ops of a plan answer agrees, so an op may want some of its tensors together or not at all.
+    /// Only intermediates of an image's rank are proposed, and only in precision bf16: see `device::cuda::tensors`.
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        let _ = cx;
+        Narrow::NONE
+    }
 
     /// Elements of scratch that [`Op::cpu`] needs; independent of the number of threads.
     fn workspace(&self, shapes: Shapes<'_>) -> usize {
@@ -151,6 +161,9 @@ impl<O: Op> Kernel for O {
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
         Op::cuda(self, cx)
     }
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        Op::narrow(self, cx)
+    }
 }
 
 impl<O: Op> AnyOp for O {
@@ -206,6 +219,8 @@ pub struct Backward<'a> {
     pub cotangents: &'a [Option<Var>],
     /// Which inputs need a gradient.
     pub wants: &'a [bool],
+    /// See [`Backward::so_far`].
+    pub collected: &'a dyn Fn(Var) -> Option<Var>,
 }
 
 impl Backward<'_> {
@@ -213,6 +228,13 @@ impl Backward<'_> {
     pub fn cotangent(&self, i: usize) -> Var {
         self.cotangents[i]
             .unwrap_or_else(|| fill(self.recorder, self.recorder.shape(self.outputs[i]), 0.0))
+    }
+
+    /// Takes what later nodes have given to the gradient of input `i`, where there is any: the gradient that this node then returns for it
+    /// includes that. For kernels that can begin from another tensor at no further pass over their result. A tape of plain parts has
+    /// nothing to take, and adds up itself.
+    pub fn so_far(&self, i: usize) -> Option<Var> {
+        (self.collected)(self.inputs[i])
     }
 
     /// The shape of input `i`.

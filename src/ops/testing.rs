@@ -146,6 +146,22 @@ impl Case {
         self
     }
 
+    /// The same with a copy between each differentiable input and the op, and between each result and the output. Copies are intermediates,
+    /// which feeds and named outputs are not: where the op takes them in bf16, so they are stored.
+    pub fn between(&self) -> Case {
+        let build = Arc::clone(&self.build);
+        let differentiable: Vec<bool> = self.inputs.iter().map(|x| x.differentiable).collect();
+        let mut case = self.clone();
+        case.build = Arc::new(move |r, inputs, updates| {
+            let copy = |x: Var| super::unary::affine(r, x, 1.0, 0.0);
+            let inputs: Vec<Var> = (inputs.iter().zip(&differentiable))
+                .map(|(x, copied)| if *copied { copy(*x) } else { *x })
+                .collect();
+            build(r, &inputs, updates).into_iter().map(copy).collect()
+        });
+        case
+    }
+
     fn records(&self, tape: &Tape) -> (Vec<Var>, Vec<Var>, Vec<Var>) {
         let inputs: Vec<Var> = (self.inputs.iter().enumerate())
             .map(|(i, x)| tape.feed(&format!("x{i}"), x.shape))

@@ -2,7 +2,8 @@
 //!
 //! **Bytes moved.** Every address that a launch is given is one pass over what stands there, and a state changed in place is two; so many
 //! bytes travel between the device memory and a launch whose re-reads stay in the L2 cache. A tensor that holds several parts, such as
-//! packed weights or the scratch of an op, is cut where any launch is given an address inside it. What is re-read by several blocks is
+//! packed weights or the scratch of an op, is cut where any launch is given an address inside it. A number counts as many bytes as it is
+//! stored in: two for an intermediate in bf16, else four. What is re-read by several blocks is
 //! weights, and rows that blocks in flight share: [`Node::weights`] says how much the former is, to be held against the L2.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,8 +12,8 @@ use serde::Serialize;
 
 use super::gpus::Gpu;
 use crate::device::DeviceError;
-use crate::device::cuda::kernels::{PlanKernels, gpu_kernel};
-use crate::program::gpu::{Arg, GpuKernel, GpuLaunch, Precision, Tensor, Word};
+use crate::device::cuda::kernels::{PlanKernels, Planned, Target, gpu_kernel, narrow};
+use crate::program::gpu::{Arg, GpuKernel, GpuLaunch, Narrow, Precision, Stored, Tensor, Word};
 use crate::program::{Launch, Place, Plan, Slot};
 
 /// What a node of the plan costs.
@@ -30,7 +31,7 @@ pub struct Node {
     pub matrix: f64,
     /// Bytes that its launches move.
     pub bytes: f64,
-    /// Bytes that it must move by the cost rule: each argument once.
+    /// Bytes that it must move by the cost rule: each argument once, as it is stored.
     pub compulsory: f64,
     /// Bytes of parameters, and of what is made from them, that one of its launches reads at most.
     pub weights: f64,
@@ -84,6 +85,13 @@ pub struct Sum {
 }
 
 impl Node {
+    /// Seconds that no kernel for this op can go below: the largest roof of its necessary work by the cost rule, which is its products of
+    /// matrices, its other arithmetic, or each of its arguments through the device memory once.
+    pub fn floor(&self, gpu: &Gpu, precision: Precision) -> f64 {
+        let [matrix, vector, _] = self.roofs(gpu, precision);
+        matrix.max(vector).max(self.compulsory / gpu.dram)
+    }
+
     /// Seconds that each roof asks for at least, in the order of [`Roof::ALL`].
     pub fn roofs(&self, gpu: &Gpu, precision: Precision) -> [f64; 3] {
         [
@@ -165,12 +173,18 @@ fn addresses(launch: &GpuLaunch) -> impl Iterator<Item = (Tensor, usize)> {
     })
 }
 
-/// The kernels of a node in each precision, with much shared memory and with none: together they name every part of a packed tensor.
+/// The kernels of a node in each precision, with much shared memory and with none, with tensors in f32 and in bf16: together they name
+/// every part of a packed tensor.
 fn variants(launch: &Launch, shared: usize) -> Result<Vec<GpuKernel>, DeviceError> {
     let mut all = Vec::new();
     for precision in Precision::ALL {
         for shared in [shared, 0] {
-            all.push(gpu_kernel(launch, precision, shared, true)?);
+            let target = Target::new(precision, shared);
+            all.push(gpu_kernel(launch, target, true, Narrow::NONE)?);
+            let stored = narrow(launch, target, true, Narrow::ALL)?;
+            if target.stored == Stored::Bf16 && stored != Narrow::NONE {
+                all.push(gpu_kernel(launch, target, true, stored)?);
+            }
         }
     }
     Ok(all)
@@ -217,23 +231,26 @@ impl Packed {
     }
 }
 
-/// What each node of a step costs on a GPU whose blocks can have `shared` bytes of shared memory; 0 leaves the fused kernels out.
+/// What each node of a step costs on a GPU; one whose blocks have no shared memory to ask for leaves the fused kernels out.
 ///
 /// # Errors
 /// A tensor too large for the kernels.
-pub fn count(plan: &Plan, precision: Precision, shared: usize) -> Result<Vec<Node>, DeviceError> {
-    let packed = Packed::new(plan, shared.max(MOST_SHARED))?;
-    let kernels = PlanKernels::new(plan, precision, shared)?;
+pub fn count(plan: &Plan, target: Target) -> Result<Vec<Node>, DeviceError> {
+    let packed = Packed::new(plan, target.shared.max(MOST_SHARED))?;
+    let kernels = PlanKernels::new(plan, target)?;
     let nodes = plan.per_step.iter().zip(&kernels.per_step);
     Ok(nodes
-        .map(|(launch, planned)| node(launch, &planned.kernel, precision, &packed))
+        .map(|(launch, planned)| node(launch, planned, target.precision, &packed))
         .collect())
 }
 
 /// The most shared memory that a block can have on any GPU that is shipped for.
 const MOST_SHARED: usize = 227 << 10;
 
-fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Packed) -> Node {
+fn node(launch: &Launch, planned: &Planned, precision: Precision, packed: &Packed) -> Node {
+    let (kernel, width) = (&planned.kernel, |tensor| {
+        planned.narrow.stored(tensor).bytes()
+    });
     let mut own: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
     let key = |tensor| match tensor {
         Tensor::Input(i) => (0, i),
@@ -246,7 +263,7 @@ fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Pack
     for (tensor, element) in runs().flat_map(addresses) {
         own.entry(key(tensor)).or_default().insert(element);
     }
-    let (mut elements, mut weights) = (0, 0);
+    let (mut bytes, mut weights) = (0, 0);
     for l in runs() {
         let mut weights_here = 0;
         for (tensor, element) in addresses(l) {
@@ -271,23 +288,29 @@ fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Pack
             } else {
                 1
             };
-            elements += passes * len;
+            bytes += passes * len * width(tensor);
             if weight && matches!(tensor, Tensor::Input(_)) {
-                weights_here += len;
+                weights_here += len * width(tensor);
             }
         }
         weights = weights.max(weights_here);
     }
-    let bytes = |elements: usize| (elements * size_of::<f32>()) as f64;
+    // Cost rules count four bytes a number.
+    let inputs = (launch.inputs.iter().enumerate()).map(|(i, slot)| (Tensor::Input(i), slot));
+    let outputs = (launch.outputs.iter().enumerate()).map(|(i, slot)| (Tensor::Output(i), slot));
+    let spared = inputs.chain(outputs);
+    let spared: usize = spared
+        .map(|(t, slot)| (size_of::<f32>() - width(t)) * slot.shape.len())
+        .sum();
     Node {
         kernel: launch.kernel.name(),
         label: launch.label.clone(),
         functions: runs().map(|l| l.function.clone()).collect(),
         flops: launch.cost.flops,
         matrix: matrix_flops(launch, kernel, precision),
-        bytes: bytes(elements),
-        compulsory: launch.cost.bytes,
-        weights: bytes(weights),
+        bytes: bytes as f64,
+        compulsory: launch.cost.bytes - spared as f64,
+        weights: weights as f64,
     }
 }
 
@@ -296,7 +319,7 @@ fn node(launch: &Launch, kernel: &GpuKernel, precision: Precision, packed: &Pack
 fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f64 {
     let name = launch.kernel.name();
     let multiplies = match precision {
-        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_cell_"]
+        Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_"]
             .iter()
             .any(|p| name.starts_with(p)),
         _ => (kernel.launches.iter()).any(|l| l.module.ends_with(precision.suffix())),
@@ -337,12 +360,6 @@ pub fn belongs(node: &Node, cell: &str) -> bool {
 ///
 /// # Errors
 /// A tensor too large for the kernels.
-pub fn activation_bytes(
-    plan: &Plan,
-    precision: Precision,
-    shared: usize,
-) -> Result<usize, DeviceError> {
-    let kernels = PlanKernels::new(plan, precision, shared)?;
-    let elements = plan.arena + kernels.workspace + kernels.kept;
-    Ok(elements * size_of::<f32>())
+pub fn activation_bytes(plan: &Plan, target: Target) -> Result<usize, DeviceError> {
+    Ok(PlanKernels::new(plan, target)?.bytes())
 }

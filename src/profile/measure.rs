@@ -1,9 +1,14 @@
 //! Measured times of a step's nodes, and their Chrome trace.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::count::{Node, Sum};
+use super::gpus::Gpu;
 use crate::program::Plan;
+use crate::program::gpu::Precision;
 
 /// What one node of a step took.
 #[derive(Clone, Debug, Serialize)]
@@ -36,6 +41,44 @@ pub fn timed(plan: &Plan, runs: &[Vec<f64>]) -> Vec<Timed> {
             bytes: launch.cost.bytes,
         })
         .collect()
+}
+
+/// Measured nodes together, beside what is counted of them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Measured {
+    /// Seconds of all of them.
+    pub seconds: f64,
+    /// What they cost: the shares of roofs are its roofs over `seconds`.
+    pub counted: Sum,
+}
+
+impl Measured {
+    /// Achieved share of each roof, in the order of [`super::count::Roof::ALL`].
+    pub fn shares(&self) -> [f64; 3] {
+        self.counted.roofs.map(|s| s / self.seconds.max(1e-12))
+    }
+}
+
+/// Sums by what a key says, the slowest first. `timed` and `counted` are of one plan.
+///
+/// # Panics
+/// They are of different plans.
+pub fn by(
+    timed: &[Timed],
+    counted: &[Node],
+    (gpu, precision): (&Gpu, Precision),
+    key: impl Fn(&Node) -> String,
+) -> Vec<(String, Measured)> {
+    assert_eq!(timed.len(), counted.len(), "nodes of one plan");
+    let mut sums: BTreeMap<String, Measured> = BTreeMap::new();
+    for (time, node) in timed.iter().zip(counted) {
+        let sum = sums.entry(key(node)).or_default();
+        sum.seconds += time.seconds;
+        sum.counted.add(node, gpu, precision);
+    }
+    let mut rows: Vec<_> = sums.into_iter().collect();
+    rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    rows
 }
 
 /// The nodes one after the other as a Chrome trace, for chrome://tracing or Perfetto. Gaps between launches are not in it.

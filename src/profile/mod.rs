@@ -1,9 +1,12 @@
-//! What a step costs, by kernel and by part of the network: counted from its plan without a GPU.
+//! What a step costs, by kernel and by part of the network: counted from its plan or by the simulator without a GPU, or measured.
 
 pub mod count;
+pub mod counters;
 pub mod gpus;
 pub mod measure;
+pub mod plot;
 pub mod programs;
+pub mod report;
 
 use std::collections::BTreeMap;
 
@@ -11,8 +14,9 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::device::DeviceError;
+use crate::device::cuda::kernels::Target;
 use crate::program::Plan;
-use crate::program::gpu::Precision;
+use crate::program::gpu::{Precision, Stored};
 use count::{Node, Sum, activation_bytes, belongs, count};
 use gpus::Gpu;
 use programs::Program;
@@ -39,11 +43,13 @@ pub struct Counted {
     pub nodes: Vec<Node>,
     /// Their sum.
     pub total: Sum,
-    /// The same program with the fused kernels left out, in the same precision.
+    /// The same program with the fused kernels left out, in the same precision, its intermediates stored as its kernels can.
     pub unfused: Sum,
+    /// The same program with the same kernels, all intermediates in f32; equal to the total where none is in bf16.
+    pub single: Sum,
     /// Residual cells; `None` for a model without.
     pub cells: Option<Cells>,
-    /// Bytes of activations: arena and scratch.
+    /// Bytes of activations: arena, scratch and what ops keep for their gradients.
     pub activation_bytes: usize,
     /// What one more image or chain adds to them.
     pub activation_bytes_per_item: usize,
@@ -62,15 +68,23 @@ impl Counted {
         precision: Precision,
     ) -> Result<Self, DeviceError> {
         let plan = program.plan(config, batch);
-        let nodes = count(&plan, precision, gpu.shared)?;
-        let memory = |plan: &Plan| activation_bytes(plan, precision, gpu.shared);
+        let target = Target::new(precision, gpu.shared);
+        let sum = |target| -> Result<Sum, DeviceError> {
+            Ok(Sum::of(&count(&plan, target)?, gpu, precision))
+        };
+        let nodes = count(&plan, target)?;
+        let memory = |plan: &Plan| activation_bytes(plan, target);
         let bytes = memory(&plan)?;
         let twice = memory(&program.plan(config, 2 * batch))?;
         Ok(Counted {
             program,
             batch,
             total: Sum::of(&nodes, gpu, precision),
-            unfused: Sum::of(&count(&plan, precision, 0)?, gpu, precision),
+            unfused: sum(Target::new(precision, 0))?,
+            single: sum(Target {
+                stored: Stored::F32,
+                ..target
+            })?,
             cells: cells(&nodes, &program.cells(config)),
             nodes,
             activation_bytes: bytes,

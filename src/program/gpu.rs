@@ -6,7 +6,7 @@ use bytemuck::Pod;
 
 use super::Shapes;
 
-/// How matrix products compute on a GPU. Sums are `f32` in all of them, and so is what is stored.
+/// How matrix products compute on a GPU. Sums are `f32` in all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// IEEE single precision on the ordinary units.
@@ -14,7 +14,7 @@ pub enum Precision {
     F32,
     /// Tensor cores, factors rounded to 11 significant bits.
     Tf32,
-    /// Tensor cores, factors rounded to 8 significant bits.
+    /// Tensor cores, factors rounded to 8 significant bits; intermediates that all their kernels take so are stored so ([`Narrow`]).
     Bf16,
 }
 
@@ -45,6 +45,90 @@ pub enum Tensor {
     Workspace,
     /// What this op leaves for a later one, or finds of an earlier one: [`GpuKernel::kept`].
     Kept,
+}
+
+/// How the numbers of a tensor are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Its upper half, rounded to nearest, ties to even: 8 significant bits and the range of `f32`, so that gradients need no scaling.
+    Bf16,
+}
+
+impl Stored {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Stored::F32 => 4,
+            Stored::Bf16 => 2,
+        }
+    }
+}
+
+/// Which of an op's tensors are stored as bf16; all others, its updates, the scratch and what it keeps are `f32`. Of more than 64 inputs
+/// or outputs the ones behind are always `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Narrow {
+    inputs: u64,
+    outputs: u64,
+}
+
+fn bit(index: usize) -> u64 {
+    u32::try_from(index).map_or(0, |i| 1u64.checked_shl(i).unwrap_or(0))
+}
+
+impl Narrow {
+    /// None of them.
+    pub const NONE: Narrow = Narrow {
+        inputs: 0,
+        outputs: 0,
+    };
+
+    /// All of them.
+    pub const ALL: Narrow = Narrow {
+        inputs: u64::MAX,
+        outputs: u64::MAX,
+    };
+
+    /// The inputs and outputs of these indices.
+    pub fn new(inputs: &[usize], outputs: &[usize]) -> Self {
+        let mask = |indices: &[usize]| indices.iter().fold(0, |mask, i| mask | bit(*i));
+        Narrow {
+            inputs: mask(inputs),
+            outputs: mask(outputs),
+        }
+    }
+
+    /// How a tensor is stored.
+    pub fn stored(self, tensor: Tensor) -> Stored {
+        let narrow = match tensor {
+            Tensor::Input(i) => self.inputs & bit(i) != 0,
+            Tensor::Output(i) => self.outputs & bit(i) != 0,
+            Tensor::Update(_) | Tensor::Workspace | Tensor::Kept => false,
+        };
+        if narrow { Stored::Bf16 } else { Stored::F32 }
+    }
+
+    /// Whether a tensor is stored as bf16.
+    pub fn has(self, tensor: Tensor) -> bool {
+        self.stored(tensor) == Stored::Bf16
+    }
+
+    /// Those that are in both.
+    pub fn and(self, other: Narrow) -> Self {
+        Narrow {
+            inputs: self.inputs & other.inputs,
+            outputs: self.outputs & other.outputs,
+        }
+    }
+
+    /// One flag for each of these tensors, the first in bit 0: as kernels whose name ends in `_h` take it.
+    pub fn flags(self, tensors: impl IntoIterator<Item = Tensor>) -> u32 {
+        (tensors.into_iter().enumerate())
+            .fold(0, |flags, (i, t)| flags | u32::from(self.has(t)) << i)
+    }
 }
 
 /// One 64-bit entry of a table that a kernel reads.
@@ -114,6 +198,9 @@ pub struct GpuLaunch {
 
 /// Threads of a block where nothing asks for another number.
 pub const THREADS: u32 = 256;
+
+/// Numbers of bf16 that an access of 16 bytes moves: kernels whose name ends in `_h` count in them.
+pub const EIGHT: usize = 8;
 
 /// The largest number of elements of a tensor on a GPU: kernels count in 32 bits.
 pub const MAX_ELEMENTS: usize = i32::MAX as usize;
@@ -320,4 +407,37 @@ pub struct GpuContext<'a> {
     pub shared: usize,
     /// Whether an op that fills what this one would read stands before it.
     pub kept: bool,
+    /// Which tensors are stored as bf16; proposed where the op is asked what it takes, decided where it makes its launches.
+    pub narrow: Narrow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_64_tensors_are_single_precision() {
+        let all = Narrow::ALL;
+        assert!(all.has(Tensor::Input(63)) && all.has(Tensor::Output(0)));
+        for tensor in [
+            Tensor::Input(64),
+            Tensor::Output(usize::MAX),
+            Tensor::Update(0),
+            Tensor::Workspace,
+            Tensor::Kept,
+        ] {
+            assert_eq!(all.stored(tensor), Stored::F32);
+        }
+    }
+
+    #[test]
+    fn flags_are_in_the_order_of_the_arguments() {
+        let narrow = Narrow::new(&[1], &[0]);
+        let [a, b, y] = [Tensor::Input(0), Tensor::Input(1), Tensor::Output(0)];
+        assert_eq!(narrow.flags([a, b, y]), 0b110);
+        assert_eq!(
+            narrow.and(Narrow::new(&[0, 1], &[])).flags([a, b, y]),
+            0b010
+        );
+    }
 }

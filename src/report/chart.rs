@@ -27,7 +27,10 @@ pub(super) struct Line<'a> {
 }
 
 /// An event at a step.
+#[derive(Clone)]
 pub(super) struct Mark {
+    /// Its classes in the style sheet.
+    pub(super) class: &'static str,
     /// When.
     pub(super) step: f64,
     /// Its kind, in words.
@@ -277,7 +280,8 @@ fn drawing(id: &str, chart: &Chart<'_>, captions: &[String], [x, y]: [Axis; 2]) 
     for mark in chart.marks {
         let _ = write!(
             out,
-            "<path class=\"mark\" d=\"M{:.1} {TOP}V{bottom:.1}\"><title>{}</title></path>",
+            "<path class=\"{}\" d=\"M{:.1} {TOP}V{bottom:.1}\"><title>{}</title></path>",
+            mark.class,
             x.place(mark.step),
             escape(&mark.text)
         );
@@ -407,6 +411,7 @@ mod tests {
     fn a_chart_shows_what_is_not_finite_and_breaks_its_line_there() {
         let points = [(1.0, 1.0), (2.0, f64::INFINITY), (3.0, 2.0)];
         let marks = [Mark {
+            class: "mark",
             step: 2.0,
             text: "guard".into(),
         }];

@@ -57,7 +57,7 @@ pub(super) struct Found {
     pub(super) films: Vec<Film>,
     /// Pictures of the folder itself, such as those of an evaluation.
     pub(super) pictures: Vec<Shot>,
-    /// Checkpoints: file name and bytes, and which of them `last` and `best` name.
+    /// Checkpoints: file name and bytes, and which of them `last`, `best` and `good` name.
     pub(super) checkpoints: Vec<[String; 3]>,
     /// What could not be read or shown.
     pub(super) notes: Vec<String>,
@@ -240,7 +240,11 @@ fn films(samples: &Path, notes: &mut Vec<String>) -> Vec<Film> {
 /// Name, size and role of each checkpoint.
 fn checkpoints(run: &Path, notes: &mut Vec<String>) -> Vec<[String; 3]> {
     let files = listed(&RunFolder::checkpoints_of(run), notes);
-    let is_pointer = |p: &&PathBuf| p.extension().is_some_and(|e| e == "last" || e == "best");
+    let is_pointer = |p: &&PathBuf| {
+        let roles = ["last", "best", "good"];
+        p.extension()
+            .is_some_and(|e| roles.iter().any(|role| e == *role))
+    };
     let pointers: Vec<(String, String)> = files
         .iter()
         .filter(is_pointer)

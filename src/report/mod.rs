@@ -8,6 +8,7 @@ mod chart;
 mod folder;
 mod html;
 mod metrics;
+mod ood;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,8 @@ const LOSS: &str = "Loss, and negative ELBO of held-out images (nats)";
 const REGULARISATION: &str = "Regularisation: spectral and batch norm";
 const ENERGIES: &str = "Mean energy of data (pos) and of chains (neg)";
 const REUSED: &str = "Chains taken from the replay buffer";
+const SCORE: &str = "Sample score: Fr\u{e9}chet distance of features to held-out images";
+const KERNEL: &str = "Kernel distance of features to held-out images";
 const CHARTS: &[Known] = &[
     known("vae", LOSS, &["loss", "nelbo"], true),
     known("vae", "Reconstruction term (nats)", &["recon"], true),
@@ -80,7 +83,12 @@ const CHARTS: &[Known] = &[
     known("ebm", ENERGIES, &["energy_pos", "energy_neg"], false),
     known("ebm", "Spectral regularisation", &["norm_loss"], false),
     known("ebm", REUSED, &["reused"], false),
+    known("ebm", SCORE, &["score"], true),
+    known("ebm", KERNEL, &["kernel"], true),
 ];
+
+/// The figures by which a stage's best checkpoint is chosen.
+const CHOSEN_BY: &[(&str, &str)] = &[("vae", "nelbo"), ("ebm", "score")];
 
 /// Events listed per stage; the last ones, if there are more.
 const EVENTS: usize = 100;
@@ -142,6 +150,16 @@ fn page(found: &Found) -> String {
     }
     let (machine, facts): (Vec<_>, Vec<_>) =
         (found.facts.iter()).partition(|(name, _)| format!("{name}.json") == MACHINE_FILE);
+    let (detections, facts): (Vec<_>, Vec<_>) =
+        (facts.into_iter()).partition(|(_, object)| ood::read(object).is_some());
+    let told = detections
+        .iter()
+        .filter_map(|(_, object)| ood::read(object));
+    add(
+        "detection",
+        "Out-of-distribution detection",
+        told.map(|d| ood::part(&d)).collect(),
+    );
     let measured = facts.into_iter().enumerate().map(|(i, (name, object))| {
         let title = match name.as_str() {
             "report" => "Evaluation of samples".into(),
@@ -268,6 +286,15 @@ fn cards(found: &Found, stages: &[&str]) -> String {
             }
         }
     }
+    let scores = (metrics.series.iter()).find(|s| s.stage == "ebm" && s.name == "score");
+    let best = best("ebm", metrics).and_then(|mark| {
+        let points = scores?.points.iter();
+        points.copied().find(|(step, _)| *step == mark.step)
+    });
+    if let Some((step, score)) = best {
+        let text = format!("{} at step {}", figure(score), figure(step));
+        cards.push(("Best sample score".into(), text));
+    }
     let report = found.facts.iter().find(|(name, _)| name == "report");
     let measured = |row: &str| {
         let value = report.and_then(|(_, o)| o.get(row)?.get("frechet")?.as_f64());
@@ -307,6 +334,7 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
         .filter(|i| i.stage == stage && i.kind != "best")
         .filter_map(|i| {
             Some(Mark {
+                class: "mark",
                 step: i.step?,
                 text: format!(
                     "{} at step {}: {}",
@@ -354,6 +382,9 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
                     points: &s.points,
                 })
                 .collect();
+            let chosen_by = |s: &&Series| CHOSEN_BY.contains(&(stage, s.name.as_str()));
+            let mut marks = marks.clone();
+            marks.extend(best(stage, metrics).filter(|_| of.iter().any(|s| chosen_by(s))));
             let chart = Chart {
                 title,
                 over: "step",
@@ -383,10 +414,21 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
     out + &events(stage, metrics)
 }
 
-/// A line's name: validations are told from training.
+/// The mark of the best checkpoint.
+fn best(stage: &str, metrics: &Metrics) -> Option<Mark> {
+    let of = |i: &&metrics::Incident| i.stage == stage && i.kind == "best";
+    let last = metrics.incidents.iter().rfind(of)?;
+    Some(Mark {
+        class: "mark best",
+        step: last.step?,
+        text: format!("best, at step {}: {}", figure(last.step?), last.details),
+    })
+}
+
+/// A line's name: in stage 1, whose figures of training have the same names, validations are told from training.
 fn label(series: &Series) -> String {
     match series.kind.as_str() {
-        "validation" => format!("{} (held-out)", words(&series.name)),
+        "validation" if series.stage == "vae" => format!("{} (held-out)", words(&series.name)),
         _ => words(&series.name),
     }
 }

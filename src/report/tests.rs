@@ -283,3 +283,46 @@ fn what_is_no_run_is_refused() {
     let told = write(run.path(), &folder.path().join("no/such/folder.html")).unwrap_err();
     assert!(told.to_string().contains("folder.html"), "{told}");
 }
+
+#[test]
+fn scores_and_sets_told_apart_are_shown() {
+    let folder = with_config(|_| ());
+    let score = |step: u64, score: f64, best: bool| {
+        format!(
+            "{{\"best\":{best},\"kernel\":0.1,\"kind\":\"validation\",\"score\":{score},\"stage\":\"ebm\",\"step\":{step}}}\n"
+        )
+    };
+    let text = score(100, 9.5, true) + &score(200, 7.25, true) + &score(300, 8.0, false);
+    fs::write(folder.path().join("metrics.jsonl"), text).unwrap();
+    let histogram = crate::eval::histogram::Histogram::of(&[0.0, 1.0], &[1.0, 2.0]);
+    let detection = serde_json::json!({
+        "kind": crate::eval::ood::KIND,
+        "in": {"set": "mnist", "images": 2},
+        "out": {"set": "images-<b>", "images": 2},
+        "scores": [{
+            "name": "energy", "formula": "E(x)", "auroc": 0.875, "interval": [0.5, 1.0], "medians": [0.5, 1.5],
+            "histogram": histogram,
+        }],
+    });
+    let path = folder.path().join("ood-mnist-images.json");
+    fs::write(&path, detection.to_string()).unwrap();
+    let page = checked(folder.path());
+    for part in [
+        "<dt>Best sample score</dt><dd>7.25 at step 200</dd>",
+        "best, at step 200: kernel 0.1, score 7.25",
+        "Out-of-distribution detection",
+        "mnist (2 images) against images-&lt;b&gt; (2 images)",
+        "<td>0.8750</td><td>0.5000 to 1.0000</td>",
+    ] {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    // One mark, on the chart of what the best is chosen by, and one drawing of both sets.
+    assert_eq!(page.matches("class=\"mark best\"").count(), 1);
+    assert_eq!(page.matches("class=\"bars").count(), 4);
+    // What cannot be drawn is told as any other object is.
+    let mut broken = detection.clone();
+    broken["scores"][0]["histogram"]["edges"] = serde_json::json!([1.0]);
+    fs::write(&path, broken.to_string()).unwrap();
+    let page = checked(folder.path());
+    assert!(!page.contains("Out-of-distribution detection") && page.contains("0.875"));
+}

@@ -2,18 +2,20 @@
 
 use super::machine;
 use super::metrics::MetricsWriter;
-use crate::checkpoint::{CheckpointError, Retention, Store, remove_unfinished, replace_file};
+use crate::checkpoint::{
+    CheckpointError, Retention, Store, remove_unfinished, replace_file, way_out,
+};
 use crate::config::{Config, ConfigError, Stage};
 use crate::device::Device;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// What is wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The file system refused.
-    #[error("run folder: {}: {source}", path.display())]
+    #[error("run folder: {}: {source}{}", path.display(), way_out(source))]
     Io {
         /// File or folder.
         path: PathBuf,
@@ -21,8 +23,17 @@ pub enum RunError {
         source: io::Error,
     },
     /// Another process writes into it.
-    #[error("{} is in use by another vaebm process; wait for it, or name another folder with --out", .0.display())]
-    InUse(PathBuf),
+    #[error(
+        "{} is in use by another vaebm process{}; wait for it, or name another folder with --out",
+        path.display(),
+        pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Which, as far as it has said.
+        pid: Option<u32>,
+    },
     /// A fresh start where a run is.
     #[error(
         "{} already holds a run with stage `{stage}` at step {step}: go on with --resume, or name another folder with \
@@ -40,6 +51,18 @@ pub enum RunError {
     /// Nothing there to resume.
     #[error("{} holds no checkpoint of stage `{stage}` to resume from; leave --resume out to start", path.display())]
     NothingToResume {
+        /// The folder.
+        path: PathBuf,
+        /// The stage asked for.
+        stage: &'static str,
+    },
+    /// No checkpoint is marked as the best.
+    #[error(
+        "{} has no best checkpoint of stage `{stage}`: none was scored there (train_ebm.score_every); take --checkpoint last, or name a \
+         checkpoint file",
+        path.display()
+    )]
+    NoBest {
         /// The folder.
         path: PathBuf,
         /// The stage asked for.
@@ -72,6 +95,31 @@ pub enum Start {
     Resume,
 }
 
+/// Which of a run's checkpoints a reader takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The best, if one is marked, else the last.
+    #[default]
+    Usual,
+    /// The one that is marked as the best.
+    Best,
+    /// The newest.
+    Last,
+    /// This file.
+    File(PathBuf),
+}
+
+impl From<&str> for Which {
+    /// `best`, `last`, or else the path of a file.
+    fn from(text: &str) -> Self {
+        match text {
+            "best" => Self::Best,
+            "last" => Self::Last,
+            path => Self::File(path.into()),
+        }
+    }
+}
+
 /// An open run folder. While it is open no other process can open it for writing.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -97,17 +145,10 @@ impl RunFolder {
             fs::create_dir_all(&folder).map_err(RunError::io(&folder))?;
         }
         let lock_path = root.join(".lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(RunError::io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(RunError::InUse(root)),
-            Err(TryLockError::Error(error)) => return Err(RunError::io(&lock_path)(error)),
-        }
+        let lock = match take_lock(&lock_path).map_err(RunError::io(&lock_path))? {
+            Ok(lock) => lock,
+            Err(pid) => return Err(RunError::InUse { path: root, pid }),
+        };
         // The folder is ours now: what a killed process left in it is nobody's.
         remove_unfinished(&root, "").map_err(RunError::io(&root))?;
         // Of the pictures only this stage's own: somebody may be drawing samples into that folder.
@@ -223,6 +264,27 @@ impl RunFolder {
         found.ok_or_else(|| Self::no_checkpoint(at, stage))
     }
 
+    /// The checkpoint of a stage that was asked for. `at` is a run folder or a checkpoint file itself, which a choice overrides.
+    ///
+    /// # Errors
+    /// As [`RunFolder::checkpoint_at`], and none that is marked as the best.
+    pub fn find(at: &Path, stage: Stage, which: &Which) -> Result<PathBuf, RunError> {
+        match which {
+            Which::Usual => Self::checkpoint_at(at, stage),
+            Which::Last => Self::last_checkpoint_at(at, stage),
+            Which::File(path) => Ok(path.clone()),
+            Which::Best => {
+                // The better message for a folder without any.
+                Self::last_checkpoint_at(at, stage)?;
+                let best = Self::view(at, stage).best()?;
+                best.ok_or_else(|| RunError::NoBest {
+                    path: at.into(),
+                    stage: stage.name(),
+                })
+            }
+        }
+    }
+
     /// The newest checkpoint of a stage, from which it goes on.
     ///
     /// # Errors
@@ -243,6 +305,30 @@ impl RunFolder {
         let missing = format!("no checkpoint of stage `{}` here", stage.name());
         RunError::io(at)(io::Error::new(io::ErrorKind::NotFound, missing))
     }
+}
+
+/// Takes a lock file and writes this process's number into it; if another process has it, that one's number. The lock is the system's,
+/// which takes it back from a process however that ends: a number that a dead process left holds nobody up.
+fn take_lock(path: &Path) -> io::Result<Result<File, Option<u32>>> {
+    let mut lock = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // Where a locked file cannot be read, the number stays unknown.
+            let _ = lock.read_to_string(&mut text);
+            return Ok(Err(text.trim().parse().ok()));
+        }
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(Ok(lock))
 }
 
 #[cfg(test)]
@@ -292,11 +378,17 @@ mod tests {
         let told = RunFolder::open(&config, Stage::Ebm, Start::Fresh)
             .unwrap_err()
             .to_string();
-        assert!(told.contains("in use"), "{told}");
+        let own = format!(
+            "in use by another vaebm process (pid {})",
+            std::process::id()
+        );
+        assert!(told.contains(&own), "{told}");
         assert!(RunFolder::checkpoint_at(folder.root(), Stage::Vae).is_err());
         save(&folder, 5);
         save(&folder, 6);
         drop(folder);
+        // What a process left that is no more: no process has so high a number.
+        fs::write(config.run.out.join(".lock"), "4194305\n").unwrap();
         let leftover = config.run.out.join(".unfinished-config.toml");
         fs::write(&leftover, "x").unwrap();
         let told = RunFolder::open(&config, Stage::Vae, Start::Fresh)
@@ -313,6 +405,15 @@ mod tests {
         assert_eq!(
             RunFolder::checkpoint_at(folder.root(), Stage::Vae).unwrap(),
             folder.store().path(5)
+        );
+        for (which, step) in [("best", 5), ("last", 6)] {
+            let found = RunFolder::find(folder.root(), Stage::Vae, &which.into()).unwrap();
+            assert_eq!(found, folder.store().path(step));
+        }
+        let told = RunFolder::find(folder.root(), Stage::Ebm, &Which::Best).unwrap_err();
+        assert!(
+            told.to_string().contains("no checkpoint of stage `ebm`"),
+            "{told}"
         );
         assert_eq!(
             Config::load(&RunFolder::config_of(folder.root())).unwrap(),

@@ -33,7 +33,14 @@ pub(super) fn note(root: &Path, stage: Stage, device: &dyn Device) -> io::Result
 fn facts(device: &dyn Device) -> Map<String, Value> {
     let mut facts = Map::new();
     let mut add = |name: &str, value: String| facts.insert(name.into(), value.into());
-    add("device", device.name());
+    let told = device.facts();
+    add("device", told.name);
+    if let Some(driver) = told.driver {
+        add("driver", driver);
+    }
+    if let Some(tuned) = told.tuned {
+        add("kernels chosen by", tuned);
+    }
     add("vaebm", env!("CARGO_PKG_VERSION").into());
     add(
         "platform",
@@ -45,7 +52,7 @@ fn facts(device: &dyn Device) -> Map<String, Value> {
 }
 
 /// What Linux calls the processor.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("model name"));
     line.and_then(|l| l.split_once(':'))

@@ -1,5 +1,6 @@
 //! Reverse mode: appends the nodes that compute gradients, and only those that the request needs.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::Tape;
@@ -24,22 +25,26 @@ impl Tape {
     pub fn grad_from(&self, seeds: &[(Var, Var)], wrt: &[Var]) -> Vec<Var> {
         let forward_len = self.len();
         let on_path = self.depends_on(wrt, forward_len);
-        let mut parts: HashMap<Var, Vec<Var>> = HashMap::new();
+        let parts: RefCell<HashMap<Var, Vec<Var>>> = RefCell::default();
         for &(y, dy) in seeds {
             assert_eq!(
                 self.shape(y),
                 self.shape(dy),
                 "a seed has the shape of its tensor"
             );
-            parts.entry(y).or_default().push(dy);
+            parts.borrow_mut().entry(y).or_default().push(dy);
         }
         let mut total: HashMap<Var, Var> = HashMap::new();
-        let collect =
-            |parts: &mut HashMap<Var, Vec<Var>>, total: &mut HashMap<Var, Var>, v: Var| {
-                let sum = parts.remove(&v).map(|p| sum_of(self, &p))?;
-                total.insert(v, sum);
-                Some(sum)
-            };
+        let take = |v: Var| {
+            let collected = parts.borrow_mut().remove(&v);
+            collected.map(|parts| sum_of(self, &parts))
+        };
+        let collect = |total: &mut HashMap<Var, Var>, v: Var| {
+            let sum = take(v)?;
+            total.insert(v, sum);
+            Some(sum)
+        };
+        let collected = |v: Var| if self.fused() { take(v) } else { None };
         for index in (0..forward_len).rev() {
             let node = self.inner.borrow().nodes[index].clone();
             if !node.outputs.iter().any(|v| on_path[v.0 as usize]) {
@@ -48,7 +53,7 @@ impl Tape {
             let cotangents: Vec<_> = node
                 .outputs
                 .iter()
-                .map(|v| collect(&mut parts, &mut total, *v))
+                .map(|v| collect(&mut total, *v))
                 .collect();
             if cotangents.iter().all(Option::is_none) {
                 continue;
@@ -62,6 +67,7 @@ impl Tape {
                     outputs: &node.outputs,
                     cotangents: &cotangents,
                     wants: &wants,
+                    collected: &collected,
                 })
             });
             assert_eq!(
@@ -78,7 +84,7 @@ impl Tape {
                         "{}: a gradient has the shape of its input",
                         node.op.name()
                     );
-                    parts.entry(*input).or_default().push(g);
+                    parts.borrow_mut().entry(*input).or_default().push(g);
                 }
             }
         }
@@ -86,7 +92,7 @@ impl Tape {
             .map(|v| {
                 let known = total.get(v).copied();
                 known
-                    .or_else(|| collect(&mut parts, &mut total, *v))
+                    .or_else(|| collect(&mut total, *v))
                     .unwrap_or_else(|| fill(self, self.shape(*v), 0.0))
             })
             .collect()

@@ -6,19 +6,12 @@ use std::sync::Arc;
 use super::Tape;
 use super::record::{Inner, Node, Source};
 use crate::ops::{Shapes, Var};
+use crate::program::arena::{Block, place};
 use crate::program::{Cost, Launch, Named, Place, Plan, Slot, StateRef};
 use crate::tensor::Shape;
 
 /// Elements to which every tensor's place is aligned: 64 bytes, a cache line and the widest vector.
 const ALIGN: usize = 16;
-
-/// A tensor's life and place while the arena is laid out.
-struct Block {
-    size: usize,
-    first: usize,
-    last: usize,
-    offset: usize,
-}
 
 impl Tape {
     /// Lays the recorded step out as a program.
@@ -279,65 +272,4 @@ impl<'a> Layout<'a> {
 struct Places {
     constants: HashMap<Var, usize>,
     states: HashMap<Var, usize>,
-}
-
-/// Gives each block an offset such that blocks alive at the same time do not overlap; returns the arena's length.
-///
-/// Largest first, each at the lowest gap that is free throughout its life: the usual greedy rule, within a few percent of the
-/// live-set bound on these programs.
-fn place(blocks: &mut [Block]) -> usize {
-    let mut by_size: Vec<usize> = (0..blocks.len()).collect();
-    by_size.sort_by_key(|&b| (std::cmp::Reverse(blocks[b].size), blocks[b].first, b));
-    let mut placed: Vec<usize> = Vec::with_capacity(blocks.len()); // sorted by offset
-    let mut arena = 0;
-    for b in by_size {
-        let mut offset = 0;
-        for &other in &placed {
-            let o = &blocks[other];
-            let together = o.first <= blocks[b].last && blocks[b].first <= o.last;
-            if together && o.size > 0 {
-                if offset + blocks[b].size <= o.offset {
-                    break;
-                }
-                offset = offset.max(o.offset + o.size);
-            }
-        }
-        blocks[b].offset = offset;
-        arena = arena.max(offset + blocks[b].size);
-        let at = placed.partition_point(|&p| (blocks[p].offset, p) < (offset, b));
-        placed.insert(at, b);
-    }
-    arena
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn blocks_that_live_together_never_overlap(
-            raw in proptest::collection::vec((1usize..200, 0usize..40, 0usize..20), 1..60)
-        ) {
-            let mut blocks: Vec<Block> = raw
-                .iter()
-                .map(|&(size, first, life)| Block { size, first, last: first + life, offset: 0 })
-                .collect();
-            let arena = place(&mut blocks);
-            let mut peak = 0;
-            for t in 0..60 {
-                peak = peak.max(blocks.iter().filter(|b| b.first <= t && t <= b.last).map(|b| b.size).sum());
-            }
-            prop_assert!(arena >= peak);
-            for (i, a) in blocks.iter().enumerate() {
-                prop_assert!(a.offset + a.size <= arena);
-                for b in &blocks[..i] {
-                    let together = a.first <= b.last && b.first <= a.last;
-                    let apart = a.offset + a.size <= b.offset || b.offset + b.size <= a.offset;
-                    prop_assert!(!together || apart);
-                }
-            }
-        }
-    }
 }

@@ -8,10 +8,11 @@ use super::ebm_programs::{data_init, guarded_step, train_step};
 use super::guard::programs::{Judgement, remember};
 use super::guard::{Guard, Trip};
 use super::images::{self, Images};
+use super::score::{self, Scorer, Standing};
 use super::states::{FRESH_POWER_VECTORS, StateList, save};
 use super::vae::{check, image_shape};
 use super::vae_programs::{POWER_ITERATIONS, VAE};
-use super::{Ended, Readjustment, TrainError, readjust};
+use super::{Ended, Readjustment, TrainError, architecture, readjust};
 use crate::checkpoint::{Checkpoint, Header, Store};
 use crate::config::{Config, Stage, Target};
 use crate::data::Splits;
@@ -40,6 +41,7 @@ pub struct EbmTrainer<'d> {
     device: &'d mut dyn Device,
     config: Config,
     chains: Chains,
+    splits: Splits,
     train: Images,
     states: StateList,
     vae: Vec<ParamSpec>,
@@ -54,6 +56,8 @@ pub struct EbmTrainer<'d> {
     step: u64,
     fresh_power_vectors: bool,
     guard: Guard,
+    scorer: Option<Scorer>,
+    standing: Standing,
     /// The mark of the replay buffer that belongs to the checkpoint which a divergence would go back to; 0 is the empty one.
     good_mark: u64,
 }
@@ -128,6 +132,7 @@ impl<'d> EbmTrainer<'d> {
             device,
             config: config.clone(),
             chains,
+            splits: splits.clone(),
             train,
             states,
             vae: vae_params,
@@ -141,6 +146,8 @@ impl<'d> EbmTrainer<'d> {
             step: 0,
             fresh_power_vectors: true,
             guard,
+            scorer: None,
+            standing: Standing::NONE,
             good_mark: 0,
         };
         if config.ebm.data_init {
@@ -212,6 +219,20 @@ impl<'d> EbmTrainer<'d> {
         let header = checkpoint.header();
         self.step = header.step;
         self.fresh_power_vectors = self.step == 0 || header.ints.contains_key(FRESH_POWER_VECTORS);
+        self.standing = Standing::read(header);
+        self.forget_foreign_scores();
+    }
+
+    /// Scores of another classifier do not compare with those to come. Tells whether there were any.
+    fn forget_foreign_scores(&mut self) -> bool {
+        let foreign = self
+            .scorer
+            .as_ref()
+            .is_some_and(|s| self.standing.is_foreign(s));
+        if foreign {
+            self.standing = Standing::NONE;
+        }
+        foreign
     }
 
     /// Goes back to the last good checkpoint, or to the start.
@@ -227,6 +248,8 @@ impl<'d> EbmTrainer<'d> {
                 self.states.start(self.device, self.config.run.seed)?;
                 self.guard.start(self.device)?;
                 (self.step, self.fresh_power_vectors) = (0, true);
+                self.standing = Standing::NONE;
+                store.start_over()?;
                 if self.config.ebm.data_init {
                     self.initialise_from_data()?;
                 }
@@ -365,6 +388,7 @@ impl<'d> EbmTrainer<'d> {
             floats: BTreeMap::new(),
         };
         self.guard.note(&mut header);
+        self.standing.note(&mut header);
         let vae = self
             .vae
             .iter()
@@ -400,7 +424,64 @@ impl<'d> EbmTrainer<'d> {
         ))
     }
 
-    /// Trains for `train_ebm.total_iter` iterations: steps, sample grids and checkpoints into the run folder.
+    /// Prepares scoring, if the configuration asks for it: with the classifier that the run folder keeps, or one that is trained now.
+    fn open_scorer(
+        &mut self,
+        folder: &RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        if self.config.train_ebm.score_every == 0 {
+            return Ok(());
+        }
+        let path = folder.root().join(score::FILE);
+        let scorer = Scorer::open(&self.config, self.device, &self.splits, &path, observer)?;
+        self.scorer = Some(scorer);
+        if self.forget_foreign_scores() {
+            observer.event(Event::Message(
+                "the scores so far were made with other images and count no longer",
+            ));
+        }
+        // A process that was killed right after it had saved its best step did not come to mark it.
+        let best = self.standing.best_step;
+        if folder.store().path(best).is_file() {
+            folder.store().mark_best(best)?;
+        }
+        Ok(())
+    }
+
+    /// Scores the ends of the fixed chains, tells of it, and tells whether they are the best so far.
+    fn score(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        let Some(scorer) = &self.scorer else {
+            return Ok(false);
+        };
+        let s = &self.config.sample;
+        let count = self.config.train_ebm.score_images;
+        let values = image_shape(&self.chains.model).values();
+        let mut images = Vec::with_capacity(count.next_multiple_of(GRID) * values);
+        for first in (0..count).step_by(GRID) {
+            let noise = Noise {
+                seed: self.config.run.seed ^ score::SEED,
+                step: 0,
+                first_sample: first as u64,
+            };
+            self.sampler.start(self.device, noise)?;
+            self.sampler
+                .advance(self.device, noise, s.num_steps as u32, s.step_size)?;
+            images.extend(self.sampler.images(self.device, s.image)?.images);
+        }
+        images.truncate(count * values);
+        let score = scorer.score(self.device, &images)?;
+        let best = self.standing.take(score.frechet, self.step, scorer);
+        observer.event(Event::Validation {
+            step: self.step,
+            scalars: &[("score", score.frechet), ("kernel", score.kernel)],
+            best,
+        });
+        Ok(best)
+    }
+
+    /// Trains for `train_ebm.total_iter` iterations, or until scores get no better: steps, scores, sample grids and checkpoints into
+    /// the run folder.
     pub fn run(
         &mut self,
         folder: &RunFolder,
@@ -412,6 +493,7 @@ impl<'d> EbmTrainer<'d> {
         if self.step == 0 {
             self.open_buffer(&folder.buffer_path(), None)?;
         }
+        self.open_scorer(folder, observer)?;
         let mut metrics = folder.metrics(self.step, c.log_every)?;
         let mut observers = Observers(vec![observer, &mut metrics]);
         let started = Instant::now();
@@ -420,7 +502,7 @@ impl<'d> EbmTrainer<'d> {
             total: Some(total),
             done: self.step,
         });
-        while self.step < total {
+        while self.step < total && !self.standing.is_spent(c.patience) {
             let due =
                 |every: u64, step: u64| every > 0 && step.is_multiple_of(every) || step == total;
             let read = due(c.log_every, self.step + 1);
@@ -432,7 +514,8 @@ impl<'d> EbmTrainer<'d> {
             }
             let stopping = stop.is_requested();
             let saving = due(c.save_every, self.step) || stopping;
-            if saving || self.guard.is_due(self.step) {
+            let scoring = self.scorer.is_some() && due(c.score_every, self.step);
+            if saving || scoring || self.guard.is_due(self.step) {
                 let trip = self.guard.look(self.device, self.step, &mut observers)?;
                 if let Some(trip) = trip {
                     self.roll_back(&trip, folder.store(), &mut observers)?;
@@ -447,8 +530,12 @@ impl<'d> EbmTrainer<'d> {
                     path: &path,
                 });
             }
-            if saving {
+            let best = scoring && self.score(&mut observers)?;
+            if saving || best || self.standing.is_spent(c.patience) {
                 let path = self.save(folder)?;
+                if best {
+                    folder.store().mark_best(self.step)?;
+                }
                 observers.event(Event::Saved {
                     step: self.step,
                     path: &path,
@@ -457,6 +544,12 @@ impl<'d> EbmTrainer<'d> {
             if stopping {
                 return Ok(Ended::Stopped);
             }
+        }
+        if self.step < total {
+            observers.event(Event::Message(&format!(
+                "no better score in {} scores: training ends at step {} of {total}; the best checkpoint is that of step {}",
+                c.patience, self.step, self.standing.best_step
+            )));
         }
         observers.event(Event::PhaseEnded {
             seconds: started.elapsed().as_secs_f64(),
@@ -483,9 +576,13 @@ pub fn train(
     let last = folder.store().last()?.filter(|_| start == Start::Resume);
     let mut trainer;
     match last {
-        None => trainer = EbmTrainer::new(config, device, &splits, vae)?,
+        None => {
+            architecture::check(config, vae)?;
+            trainer = EbmTrainer::new(config, device, &splits, vae)?;
+        }
         Some(path) => {
             let last = Checkpoint::open(&path)?;
+            architecture::check(config, &last)?;
             trainer = EbmTrainer::new(config, device, &splits, &last)?;
             trainer.restore(&last, &folder.buffer_path())?;
             folder.keep(config)?;

@@ -1,7 +1,7 @@
 //! What can stop a training run.
 
-use crate::checkpoint::CheckpointError;
 use crate::checkpoint::ring::RingError;
+use crate::checkpoint::{CheckpointError, way_out};
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::device::DeviceError;
@@ -33,7 +33,7 @@ pub enum TrainError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A file cannot be written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", way_out(source))]
     Write {
         /// Which.
         path: std::path::PathBuf,
@@ -83,6 +83,19 @@ pub enum TrainError {
         /// Steps of each chain.
         steps: usize,
         /// Their size, eta.
+        step_size: f64,
+    },
+    /// Traces that cannot be measured.
+    #[error(
+        "{name} of the chains cannot be measured: {source}; with step size {step_size} they may have left the density: use a smaller \
+         --step-size"
+    )]
+    Trace {
+        /// Of what.
+        name: String,
+        /// Why.
+        source: crate::langevin::diagnostics::TraceError,
+        /// Their step size, eta.
         step_size: f64,
     },
     /// Something the configuration and the data do not agree on.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::TrainError;
-use crate::config::{self, Config, Decoder};
+use crate::config::{self, Config, DataSet, Decoder};
 use crate::data::{self, BatchOptions, Batcher, Dataset, ImageShape, Source, Splits, Validation};
 use crate::ops::decoder::reduce_bits;
 
@@ -11,6 +11,8 @@ use crate::ops::decoder::reduce_bits;
 const DEFAULT_DRAWS: usize = 60_000;
 /// Held-out images of a built-in set.
 const HELD_OUT: usize = 10_000;
+/// The images of a generated set, and the grain of any, are part of the task, not of the run: they do not depend on the run's seed.
+const SET_SEED: u64 = 0;
 
 /// The published cut of aligned CelebA images: 148x148 pixels (SPEC section 8).
 const CELEBA_BOX: data::Crop = data::Crop::Box {
@@ -22,6 +24,66 @@ const CELEBA_BOX: data::Crop = data::Crop::Box {
 
 /// Opens the set that a configuration names, padded to the size that the model sees and grained.
 pub fn open(config: &Config) -> Result<Splits, TrainError> {
+    let splits = as_it_is(config)?;
+    let (shape, size) = (splits.train.shape(), config.data.size);
+    match padding(shape, config) {
+        Some(pad) => Ok(finished(splits, pad, config)),
+        None => Err(TrainError::Mismatch(format!(
+            "the set `{}` has images of {}x{} with {} channels, and the configuration says {size}x{size} with {}: set \
+             `size` and `channels` in [data]",
+            config.data.dataset, shape.height, shape.width, shape.channels, config.data.channels
+        ))),
+    }
+}
+
+/// As [`open`], of a set that the model was not trained on: the way out is another set, not another model. `given` is what names it.
+///
+/// # Errors
+/// As [`open`]; for images that do not fit, the sets that would.
+pub fn open_other(config: &Config, given: &str) -> Result<Splits, TrainError> {
+    let splits = as_it_is(config)?;
+    let (shape, size, channels) = (splits.train.shape(), config.data.size, config.data.channels);
+    if let Some(pad) = padding(shape, config) {
+        return Ok(finished(splits, pad, config));
+    }
+    let fits =
+        |set: &DataSet| published_shape(*set).is_some_and(|shape| padding(shape, config).is_some());
+    let sets: Vec<&str> = DataSet::ALL
+        .iter()
+        .filter(|s| fits(s))
+        .map(|s| s.name())
+        .collect();
+    let sets = match sets.is_empty() {
+        true => String::new(),
+        false => format!("{}, and ", sets.join(", ")),
+    };
+    Err(TrainError::Mismatch(format!(
+        "{given} has images of {}x{} with {} channel(s), and this model takes {size}x{size} with {channels}. Nothing is turned to colour or \
+         to grey, or cut, behind your back; what fits is {sets}a folder of PNG files (images:DIR), which are cut to squares, resized and \
+         read with {channels} channel(s)",
+        shape.height, shape.width, shape.channels
+    )))
+}
+
+/// The shape of a set's images where it is always the same.
+fn published_shape(set: DataSet) -> Option<ImageShape> {
+    let (side, channels) = match set {
+        DataSet::Glyphs => (data::GLYPH_SIZE, 1),
+        DataSet::StackedGlyphs => (data::GLYPH_SIZE, 3),
+        DataSet::Mnist | DataSet::FashionMnist => (28, 1),
+        DataSet::StackedMnist => (28, 3),
+        DataSet::Cifar10 => (32, 3),
+        DataSet::Images => return None,
+    };
+    Some(ImageShape {
+        height: side,
+        width: side,
+        channels,
+    })
+}
+
+/// The set as its files have it.
+fn as_it_is(config: &Config) -> Result<Splits, TrainError> {
     let d = &config.data;
     let path = || {
         d.path.clone().ok_or_else(|| {
@@ -32,31 +94,30 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
         })
     };
     let draws = if d.draws > 0 { d.draws } else { DEFAULT_DRAWS };
-    // The images of a generated set are part of the task, not of the run: they do not depend on the run's seed.
-    let seed = 0;
+    let seed = SET_SEED;
     let (held_out, validation) = match d.valid {
         0 => (HELD_OUT, Validation::Published),
         n => (n, Validation::Last(n)),
     };
     let source = match d.dataset {
-        config::DataSet::StackedGlyphs => Source::StackedGlyphs {
+        DataSet::StackedGlyphs => Source::StackedGlyphs {
             seed,
             train_items: draws,
             held_out_items: held_out,
         },
-        config::DataSet::Glyphs => Source::Glyphs {
+        DataSet::Glyphs => Source::Glyphs {
             seed,
             train_items: draws,
             held_out_items: held_out,
         },
-        config::DataSet::Mnist | config::DataSet::FashionMnist => Source::Mnist { dir: path()? },
-        config::DataSet::StackedMnist => Source::StackedMnist {
+        DataSet::Mnist | DataSet::FashionMnist => Source::Mnist { dir: path()? },
+        DataSet::StackedMnist => Source::StackedMnist {
             dir: path()?,
             seed,
             train_items: draws,
         },
-        config::DataSet::Cifar10 => Source::Cifar10 { path: path()? },
-        config::DataSet::Images => Source::PngFolder {
+        DataSet::Cifar10 => Source::Cifar10 { path: path()? },
+        DataSet::Images => Source::PngFolder {
             dir: path()?,
             size: d.size,
             channels: d.channels,
@@ -67,33 +128,30 @@ pub fn open(config: &Config) -> Result<Splits, TrainError> {
             },
         },
     };
-    let splits = source.open(validation)?;
-    let pad = padding(splits.train.shape(), config)?;
+    Ok(source.open(validation)?)
+}
+
+/// Every part padded and grained.
+fn finished(splits: Splits, pad: usize, config: &Config) -> Splits {
+    let grain = config.data.grain;
     let finished = |part: Arc<dyn Dataset>, number: u32| {
-        data::Grained::around(data::Padded::around(part, pad), d.grain, seed, number)
+        data::Grained::around(data::Padded::around(part, pad), grain, SET_SEED, number)
     };
-    Ok(Splits {
+    Splits {
         train: finished(splits.train, 0),
         valid: finished(splits.valid, 1),
         test: splits.test.map(|part| finished(part, 2)),
-    })
+    }
 }
 
-/// How a set is padded to the size that the model sees.
-fn padding(shape: ImageShape, config: &Config) -> Result<usize, TrainError> {
+/// How a set is padded to the size that the model sees; `None` if it does not fit.
+fn padding(shape: ImageShape, config: &Config) -> Option<usize> {
     let size = config.data.size;
     let fits = shape.height == shape.width
         && shape.channels == config.data.channels
         && size >= shape.height
         && (size - shape.height).is_multiple_of(2);
-    if !fits {
-        return Err(TrainError::Mismatch(format!(
-            "the set `{}` has images of {}x{} with {} channels, and the configuration says {size}x{size} with {}: set \
-             `size` and `channels` in [data]",
-            config.data.dataset, shape.height, shape.width, shape.channels, config.data.channels
-        )));
-    }
-    Ok((size - shape.height) / 2)
+    fits.then(|| (size - shape.height) / 2)
 }
 
 /// Batches of one part of a set.

@@ -1,5 +1,6 @@
 //! Training: the programs and loops of both stages.
 
+mod architecture;
 pub mod ebm;
 pub mod ebm_programs;
 mod error;
@@ -7,6 +8,7 @@ pub(crate) mod guard;
 pub mod images;
 mod readjust;
 pub mod schedule;
+mod score;
 pub(crate) mod states;
 pub mod vae;
 pub mod vae_programs;

@@ -12,7 +12,7 @@ use super::vae_programs::{
     EVAL_STREAM, NoiseSource, POWER_ITERATIONS, Recorded, SAMPLE_STREAM, VAE, data_init, eval_pass,
     guarded_step, loss_dimensions, prior_samples, train_step,
 };
-use super::{Ended, TrainError};
+use super::{Ended, TrainError, architecture};
 use crate::checkpoint::{Checkpoint, Header, Store};
 use crate::config::{Arch, Config, Stage};
 use crate::data::picture::{GridOptions, Picture};
@@ -21,7 +21,7 @@ use crate::device::{Device, ProgramId};
 use crate::nn::Mode;
 use crate::nvae::Nvae;
 use crate::program::Noise;
-use crate::run::{Event, MetricsWriter, Observer, Observers, RunFolder, StopFlag};
+use crate::run::{Event, MetricsWriter, Observer, Observers, RunFolder, Start, StopFlag};
 use crate::tape::{plan_within, plans_within};
 
 /// Images of a sample grid.
@@ -189,6 +189,7 @@ impl<'d> VaeTrainer<'d> {
                 self.guard.start(self.device)?;
                 (self.step, self.fresh_power_vectors) = (0, true);
                 self.best = (f64::INFINITY, 0);
+                store.start_over()?;
                 if self.config.vae.arch_instance == Arch::ResElu {
                     self.initialise_from_data()?;
                 }
@@ -443,18 +444,24 @@ pub fn image_shape(model: &Nvae) -> ImageShape {
 pub fn train(
     config: &Config,
     device: &mut dyn Device,
-    start: crate::run::Start,
+    start: Start,
     observer: &mut dyn Observer,
     stop: &StopFlag,
 ) -> Result<Ended, TrainError> {
     let splits = images::open(config)?;
     let folder = RunFolder::open(config, Stage::Vae, start)?;
     folder.note_machine(device)?;
+    let last = match start {
+        Start::Fresh => None,
+        Start::Resume => folder.store().last()?,
+    };
+    let last = last.as_deref().map(Checkpoint::open).transpose()?;
+    if let Some(last) = &last {
+        architecture::check(config, last)?;
+    }
     let mut trainer = VaeTrainer::new(config, device, &splits)?;
-    if start == crate::run::Start::Resume
-        && let Some(path) = folder.store().last()?
-    {
-        trainer.restore(&Checkpoint::open(&path)?)?;
+    if let Some(last) = &last {
+        trainer.restore(last)?;
         folder.keep(config)?;
     }
     trainer.run(&folder, observer, stop)

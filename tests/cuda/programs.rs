@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vaebm::checkpoint::Checkpoint;
-use vaebm::config::{Config, FinalImage, Model, Stage};
+use vaebm::config::{Config, Density, FinalImage, Model, Sampler, Schedule, Stage, Target};
 use vaebm::device::Device;
 use vaebm::device::host::Cpu;
+use vaebm::langevin::densities::Analytic;
+use vaebm::langevin::potential::Potential;
 use vaebm::langevin::programs::{Chains, EBM};
-use vaebm::langevin::sampler::Sampler;
+use vaebm::langevin::sampler;
+use vaebm::langevin::schedule::Annealing;
+use vaebm::langevin::transition::{Schedules, Transition};
 use vaebm::nn::params::initialise;
 use vaebm::nvae::Nvae;
 use vaebm::ops::noise;
@@ -39,6 +43,8 @@ pub fn checks() -> Vec<Check> {
         Check::new("programs/stage1", stage_1),
         Check::new("programs/stage2", stage_2),
         Check::new("programs/devices", runs_change_device),
+        Check::new("programs/chains", adjusted_steps),
+        Check::new("programs/densities", adapted_steps),
     ];
     for (precision, tolerance) in [
         (Precision::F32, F32),
@@ -251,7 +257,7 @@ fn five_steps(
         let (vae, ebm) = chains().params();
         initialise(device, VAE, &vae, 3).map_err(text)?;
         initialise(device, EBM, &ebm, 3).map_err(text)?;
-        let sampler = Sampler::new(device, chains()).map_err(text)?;
+        let sampler = sampler::Sampler::new(device, chains()).map_err(text)?;
         let noise = Noise {
             seed: 11,
             step: 0,
@@ -271,6 +277,109 @@ fn five_steps(
     let want = run(&mut Cpu::new())?;
     let got = planned.on_gpu(precision, |device| run(device))?;
     compare(&want, &got, |_| (tolerance, 0.0))
+}
+
+/// Steps that are accepted or not, on the model, and what is known of where the chains are.
+fn adjusted_steps(planned: &mut Planned) -> Outcome {
+    let folder = tempfile::tempdir().map_err(text)?;
+    let config = config(&folder.path().join("run"));
+    for target in [Target::Paper, Target::Official] {
+        let chains = || Chains {
+            model: Nvae::new(config.vae.clone(), config.data.size, config.data.channels),
+            ebm: config.ebm.clone(),
+            n: 3,
+            target,
+            temperature: 1.0,
+        };
+        let run = |device: &mut dyn Device| -> Result<Tensors, String> {
+            let (vae, ebm) = chains().params();
+            initialise(device, VAE, &vae, 3).map_err(text)?;
+            initialise(device, EBM, &ebm, 3).map_err(text)?;
+            moved(
+                device,
+                chains(),
+                Sampler::Mala,
+                Schedules::constant(0.02),
+                4,
+            )
+        };
+        let want = run(&mut Cpu::new())?;
+        let got = planned.on_gpu(Precision::F32, |device| run(device))?;
+        compare(&want, &got, |_| (F32, 0.0))?;
+    }
+    Ok(())
+}
+
+/// Densities with known answers: steps that adapt their size, and steps along a schedule.
+fn adapted_steps(planned: &mut Planned) -> Outcome {
+    for density in [Density::Gaussian, Density::Funnel, Density::Mixture] {
+        let density = || Analytic {
+            density,
+            chains: 9,
+            dim: 5,
+            condition_number: 10.0,
+            separation: 3.0,
+            weight: 0.4,
+            coordinates: 2,
+        };
+        for sampler in [Sampler::Mala, Sampler::Ula] {
+            let run = |device: &mut dyn Device| -> Result<Tensors, String> {
+                let along = |first, last| Annealing {
+                    schedule: Schedule::Geometric,
+                    first,
+                    last,
+                    steps: 4,
+                };
+                let schedules = Schedules {
+                    step_size: along(0.08, 0.02),
+                    noise_scale: along(2.0, 1.0),
+                };
+                moved(device, density(), sampler, schedules, 6)
+            };
+            let want = run(&mut Cpu::new())?;
+            let got = planned.on_gpu(Precision::F32, |device| run(device))?;
+            compare(&want, &got, |_| (F32, 0.0))?;
+        }
+    }
+    Ok(())
+}
+
+/// Chains after so many steps, MALA's adapting, and what is told of where they are.
+fn moved<P: Potential>(
+    device: &mut dyn Device,
+    potential: P,
+    sampler: Sampler,
+    schedules: Schedules,
+    steps: u64,
+) -> Result<Tensors, String> {
+    let mut transition = Transition::new(device, potential, sampler, 0.6).map_err(text)?;
+    transition.start(device, 11, schedules).map_err(text)?;
+    let mut results = Tensors::new();
+    if sampler == Sampler::Mala {
+        transition.adapt(device).map_err(text)?;
+    }
+    transition.advance(device, steps).map_err(text)?;
+    let mut note = |what: &str, all: Vec<Vec<f32>>| {
+        let named = all.into_iter().enumerate();
+        results.extend(named.map(|(i, values)| (format!("{what}.{i}"), values)));
+    };
+    note("last", transition.last(device).map_err(text)?);
+    note("position", transition.positions(device).map_err(text)?);
+    if sampler == Sampler::Mala {
+        let counted = transition.acceptance(device, steps).map_err(text)?;
+        let of = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect();
+        note(
+            "accepted",
+            vec![of(counted.accepted), of(counted.probability)],
+        );
+        note(
+            "step size",
+            vec![vec![transition.step_size(device).map_err(text)? as f32]],
+        );
+    }
+    note("look", transition.look(device).map_err(text)?);
+    transition.release(device);
+    Ok(results)
 }
 
 /// A run that was begun on one device goes on on the other, both ways, and ends near one that stayed.

@@ -15,7 +15,10 @@ from objective import Adamax, Stage1
 MODELS = {
     "toy": (NvaeConfig(num_channels_enc=16, num_latent_scales=2, num_groups_per_scale=2, num_latent_per_group=4), ("cifar32", 16)),
     "medium": (NvaeConfig(num_channels_enc=32, num_latent_scales=1, num_groups_per_scale=5, num_latent_per_group=20), ("cifar32", 32)),
+    "cifar10": (NvaeConfig(num_channels_enc=128, num_latent_scales=1, num_groups_per_scale=30, num_latent_per_group=20), ("cifar32", 128)),
 }
+# Steps of the brief training of a model that is slow to train on a CPU.
+SHORT = {"cifar10": 3}
 STEP_SIZE = 8e-5
 KL_COEFF, REGULARISER = 0.7, 0.1
 LEARNING_RATE = 1e-3

@@ -31,7 +31,7 @@ pub enum Activation {
 pub(super) const LIP: f32 = 1.0 / 1.1;
 
 /// What happens to a product before it is stored: `c = activation(alpha (acc + bias) + residual)`, with
-/// `acc` the product plus, if `accumulate`, what `c` held; with `slope`, times the derivative of that function there.
+/// `acc` the product plus, if `accumulate`, what `c` held; with `slope`, times the derivative of that function there; plus `start`.
 #[derive(Default)]
 pub struct Epilogue<'a> {
     /// One value per column.
@@ -49,6 +49,8 @@ pub struct Epilogue<'a> {
     /// A function and its arguments, laid out as `c`, whose derivative multiplies the result: the step of a gradient through an
     /// activation. Excludes `activation`.
     pub slope: Option<(Activation, &'a [f32])>,
+    /// Laid out as `c`; added last, behind activation and slope.
+    pub start: Option<&'a [f32]>,
 }
 
 /// The epilogue as kernels carry it; offsets count from the start of `c`.
@@ -62,6 +64,7 @@ pub(super) struct Finish {
     accumulate: bool,
     slope_of: Activation,
     slope: *const f32,
+    start: *const f32,
 }
 
 // SAFETY: the pointers come from slices borrowed for the whole call; tasks read the shared ones and write disjoint parts of `pre`,
@@ -81,6 +84,7 @@ impl Finish {
         accumulate: false,
         slope_of: Activation::None,
         slope: std::ptr::null(),
+        start: std::ptr::null(),
     };
     /// Adds to `c`.
     pub(super) const ADD: Self = Self {
@@ -131,6 +135,13 @@ impl Finish {
             accumulate: e.accumulate,
             slope_of,
             slope,
+            start: e.start.map_or(std::ptr::null(), |s| {
+                assert!(
+                    s.len() >= len,
+                    "what is added last is shorter than the output"
+                );
+                s.as_ptr()
+            }),
         }
     }
 
@@ -176,6 +187,7 @@ impl Finish {
             && self.residual.is_null()
             && self.pre.is_null()
             && self.slope.is_null()
+            && self.start.is_null()
             && self.activation == Activation::None
     }
 
@@ -238,9 +250,44 @@ impl Finish {
                 Activation::Elu => sweep!(vmath::elu),
             }
         }
-        if self.slope.is_null() {
+        if !self.slope.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { self.descend(s, c, offset, rs, rows, cols) };
+        }
+        if self.start.is_null() {
             return;
         }
+        for r in 0..rows {
+            let mut j = 0;
+            while j < cols {
+                let (at, n) = (offset + r * rs + j, cols - j);
+                // SAFETY: as above; what is added last is laid out as `c`.
+                unsafe {
+                    let v = s.add(
+                        s.load_upto(c.add(at), n),
+                        s.load_upto(self.start.add(at), n),
+                    );
+                    s.store_upto(c.add(at), n, v);
+                }
+                j += S::LANES;
+            }
+        }
+    }
+
+    /// The step through an activation's derivative.
+    ///
+    /// # Safety
+    /// As [`Finish::run`].
+    #[inline(always)]
+    unsafe fn descend<S: Simd>(
+        &self,
+        s: S,
+        c: *mut f32,
+        offset: usize,
+        rs: usize,
+        rows: usize,
+        cols: usize,
+    ) {
         macro_rules! descend {
             ($f:expr) => {
                 for r in 0..rows {

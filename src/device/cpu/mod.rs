@@ -20,6 +20,7 @@ pub mod gemm;
 pub mod mbconv;
 mod microkernel;
 pub mod parallel;
+pub mod peaks;
 pub mod pointwise;
 pub mod resample;
 pub mod simd;

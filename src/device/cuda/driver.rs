@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use crate::device::DeviceError;
+use crate::device::facts::{Clocks, Facts};
 
 /// The oldest driver that loads the PTX this crate ships (ISA 8.0), as `cuDriverGetVersion` counts: CUDA 12.0.
 pub const OLDEST_DRIVER: i32 = 12000;
@@ -26,6 +27,10 @@ pub struct Gpu {
     pub multiprocessors: i32,
     /// Bytes of shared memory that a block can have.
     pub shared: usize,
+    /// Bytes of its L2 cache.
+    pub l2: usize,
+    /// The highest clocks that the driver names, of multiprocessors and memory, in MHz.
+    pub clocks: [u32; 2],
 }
 
 /// A driver's answer in words.
@@ -110,9 +115,12 @@ pub fn survey() -> Result<(i32, Vec<Gpu>), DeviceError> {
 
 fn describe(ordinal: i32) -> Result<Gpu, DeviceError> {
     use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_CLOCK_RATE as CLOCK,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE as L2,
         CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
+        CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE as MEMORY_CLOCK,
         CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
     };
     let doing = format!("GPU {ordinal} does not tell what it is");
@@ -127,7 +135,46 @@ fn describe(ordinal: i32) -> Result<Gpu, DeviceError> {
         memory: unsafe { result::device::total_mem(device) }.doing(&doing)?,
         multiprocessors: attribute(MULTIPROCESSORS)?,
         shared: usize::try_from(attribute(SHARED)?).unwrap_or(0),
+        l2: usize::try_from(attribute(L2)?).unwrap_or(0),
+        // The driver counts in kHz, and newer ones may tell none.
+        clocks: [CLOCK, MEMORY_CLOCK].map(|a| {
+            let khz = attribute(a).unwrap_or(0);
+            u32::try_from(khz / 1000).unwrap_or(0)
+        }),
     })
+}
+
+/// The driver of this machine: the CUDA version that it offers, and its own version where Linux tells it.
+pub fn name() -> Result<String, DeviceError> {
+    let cuda = format!("CUDA {}", version_text(driver_version()?));
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
+    Ok(match module_version(&text) {
+        Some(own) => format!("{cuda}, {own}"),
+        None => cuda,
+    })
+}
+
+/// The version in what the kernel module of the driver says: the first word that is numbers between points.
+fn module_version(text: &str) -> Option<&str> {
+    let is_version =
+        |word: &&str| word.contains('.') && word.split('.').all(|n| n.parse::<u32>().is_ok());
+    text.lines().next()?.split_whitespace().find(is_version)
+}
+
+/// What a GPU tells about itself.
+pub(super) fn facts(gpu: &Gpu) -> Facts {
+    let [multiprocessor, memory] = gpu.clocks;
+    Facts {
+        name: gpu.name.clone(),
+        driver: name().ok(),
+        clocks: (multiprocessor > 0).then_some(Clocks {
+            multiprocessor,
+            memory,
+            nominal: true,
+        }),
+        multiprocessors: u32::try_from(gpu.multiprocessors).ok(),
+        tuned: None,
+    }
 }
 
 /// Opens one GPU.
@@ -154,4 +201,19 @@ pub(super) fn open(ordinal: usize) -> Result<(Arc<CudaContext>, Gpu), DeviceErro
     // SAFETY: tracking orders the uses of a `CudaSlice` over several streams; this device has one stream and no such slices.
     unsafe { context.disable_event_tracking() };
     Ok((context, gpu.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_the_kernel_module_is_found() {
+        let text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version: 12.2.0\n";
+        assert_eq!(module_version(text), Some("550.54.15"));
+        let open =
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124.06  Release Build\n";
+        assert_eq!(module_version(open), Some("570.124.06"));
+        assert_eq!(module_version(""), None);
+    }
 }

@@ -6,22 +6,32 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream, profiler_start, profiler_stop};
 
 pub mod driver;
 pub mod kernels;
+mod loose;
 mod memory;
 pub mod modules;
+mod nvtx;
+pub mod peaks;
 mod prepared;
+pub mod table;
+mod tensors;
 
+use super::facts::{Facts, Rates};
 use super::{Device, DeviceError, ProgramId, expect_len, named};
-use crate::program::gpu::Precision;
-use crate::program::{Noise, Place, Plan};
+use crate::program::gpu::{GpuKernel, Narrow, Precision};
+use crate::program::variants::{self, Chooser};
+use crate::program::{Launch, Noise, Place, Plan, Slot};
 use crate::tensor::Shape;
 use driver::{Doing, Gpu};
+use kernels::Target;
+use loose::{Bed, Lengths};
 use memory::Block;
 use modules::Modules;
 use prepared::{Prepared, StateBlock};
+use table::{Found, Table};
 
 struct State {
     name: String,
@@ -44,6 +54,10 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     gpu: Gpu,
+    /// Chooses among kernels that compute the same; rules do without it.
+    chooser: Option<Arc<dyn Chooser>>,
+    /// What became of the table in the user's cache, for reports.
+    tuned: Option<String>,
 }
 
 impl Drop for Cuda {
@@ -71,7 +85,86 @@ impl Cuda {
             stream,
             context,
             gpu,
+            chooser: None,
+            tuned: None,
         })
+    }
+
+    /// Takes the table of kernel choices for this GPU and driver from the user's cache, if there is one that is of these kernels, for
+    /// programs that are prepared from now on.
+    ///
+    /// # Errors
+    /// A table that cannot be understood, or is of another GPU or driver.
+    pub fn use_table(&mut self) -> Result<(), DeviceError> {
+        let driver = driver::name()?;
+        let Some(path) = table::path(&self.gpu.name, &driver) else {
+            return Ok(());
+        };
+        match Table::read(&path, &self.gpu.name, &driver)? {
+            Found::Nothing => {}
+            Found::Stale => {
+                self.tuned = Some(format!(
+                    "rule: {} was measured with other kernels, `vaebm tune` makes it anew",
+                    path.display()
+                ));
+            }
+            Found::Table(table) => {
+                self.tuned = Some(format!("{} ({} choices)", path.display(), table.len()));
+                self.choose_by(Arc::new(table));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `chooser` choose the kernels of programs that are prepared from now on.
+    pub fn choose_by(&mut self, chooser: Arc<dyn Chooser>) {
+        self.chooser = Some(chooser);
+    }
+
+    /// Bytes of shared memory that a block can have, which with the precision decides what kernels there are.
+    pub fn shared(&self) -> usize {
+        self.gpu.shared
+    }
+
+    /// How matrix products compute.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Seconds of kernels that all do what a launch does, each in every round, by turns, on memory that holds numbers of no meaning, with
+    /// `narrow` tensors in bf16. The L2 cache is filled with something else before each.
+    ///
+    /// # Errors
+    /// A device that fails, or has too little memory.
+    pub fn time_kernels(
+        &mut self,
+        launch: &Launch,
+        narrow: Narrow,
+        kernels: Vec<GpuKernel>,
+        rounds: usize,
+    ) -> Result<Vec<Vec<f64>>, DeviceError> {
+        let lengths = |slots: &[Slot]| slots.iter().map(|s| s.shape.len()).collect();
+        let lengths = Lengths {
+            inputs: lengths(&launch.inputs),
+            outputs: lengths(&launch.outputs),
+            updates: lengths(&launch.updates),
+        };
+        let bed = Bed::new(&self.context, &self.stream, &lengths, narrow, &kernels)?;
+        let all = bed.resolve(&self.stream, &mut self.modules, kernels)?;
+        let flush = Block::new(&self.context, 2 * self.gpu.l2, "a flush of the L2 cache")?;
+        let mut seconds = vec![Vec::with_capacity(rounds); all.len()];
+        // The first round loads what is not loaded yet, and does not count.
+        for round in 0..=rounds {
+            for (calls, seconds) in all.iter().zip(&mut seconds) {
+                flush.clear(&self.stream, 0, 2 * self.gpu.l2)?;
+                let submit = || calls.iter().try_for_each(|call| call.run(&self.stream));
+                let took = loose::seconds(&self.context, &self.stream, submit)?;
+                if round > 0 {
+                    seconds.push(took);
+                }
+            }
+        }
+        Ok(seconds)
     }
 
     /// How often each kernel has been submitted since the device was opened, as the plans have it.
@@ -143,15 +236,17 @@ impl Device for Cuda {
         let blocks: Vec<StateBlock<'_>> = (self.states.iter())
             .map(|s| StateBlock { memory: &s.memory })
             .collect();
-        let prepared = Prepared::new(
-            &self.context,
-            &self.stream,
-            &mut self.modules,
-            (self.precision, self.gpu.shared),
-            plan,
-            states,
-            &blocks,
-        )?;
+        let prepared = variants::with(self.chooser.clone(), || {
+            Prepared::new(
+                &self.context,
+                &self.stream,
+                &mut self.modules,
+                Target::new(self.precision, self.gpu.shared),
+                plan,
+                states,
+                &blocks,
+            )
+        })?;
         self.programs.push(Some(prepared));
         Ok(ProgramId(self.programs.len() - 1))
     }
@@ -197,14 +292,48 @@ impl Device for Cuda {
         })
     }
 
+    fn profiler_window(&mut self, open: bool) -> Result<(), DeviceError> {
+        self.stream.synchronize().doing("the GPU failed")?;
+        self.context
+            .bind_to_thread()
+            .doing("the GPU's context is not available")?;
+        let told = if open {
+            profiler_start()
+        } else {
+            profiler_stop()
+        };
+        told.doing("the driver does not open or close a profiler's window")
+    }
+
     fn fetch(&mut self, program: ProgramId, name: &str) -> Result<Vec<f32>, DeviceError> {
         let prepared = self.prepared(program);
-        let slot = named(&prepared.plan.outputs, "output", name)?;
+        let outputs = &prepared.plan.outputs;
+        let slot = named(outputs, "output", name)?;
+        let index = outputs.iter().position(|o| o.name == name);
         let (memory, offset) = match slot.place {
             Place::State(index) => (&self.states[prepared.states[index]].memory, 0),
-            _ => prepared.location(&slot).expect("not a state"),
+            _ => prepared.location(index.expect("found just now")),
         };
         memory.read(&self.stream, offset, slot.shape.len())
+    }
+
+    fn synchronize(&mut self) -> Result<(), DeviceError> {
+        self.stream.synchronize().doing("the GPU failed")
+    }
+
+    fn program_bytes(&self, program: ProgramId) -> usize {
+        self.prepared(program).bytes()
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            tuned: self.tuned.clone(),
+            ..driver::facts(&self.gpu)
+        }
+    }
+
+    fn measure_rates(&mut self) -> Result<Rates, DeviceError> {
+        peaks::rates(self)
     }
 
     fn states(&self) -> Vec<(String, Shape)> {

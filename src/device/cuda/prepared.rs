@@ -7,15 +7,16 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, result, sys};
 
 use super::driver::Doing;
-use super::kernels::{PlanKernels, Planned};
+use super::kernels::{PlanKernels, Planned, Target};
 use super::memory::{ALIGN, Block, Staging};
 use super::modules::Modules;
+use super::nvtx;
 use crate::device::DeviceError;
-use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Precision, Tensor, Word};
-use crate::program::{Launch, Noise, Place, Plan, Slot};
+use crate::program::gpu::{Arg, GpuLaunch, NoiseCounter, Tensor, Word};
+use crate::program::{Launch, Noise, Place, Plan};
 
 /// A kernel with its arguments in the form that the driver takes.
-struct Call {
+pub(super) struct Call {
     function: sys::CUfunction,
     /// The planned launch: name and geometry.
     launch: GpuLaunch,
@@ -24,7 +25,7 @@ struct Call {
 }
 
 impl Call {
-    fn run(&self, stream: &CudaStream) -> Result<(), DeviceError> {
+    pub fn run(&self, stream: &CudaStream) -> Result<(), DeviceError> {
         let mut pointers: Vec<*mut c_void> = (self.arguments.iter())
             .map(|a| a.as_ptr().cast_mut().cast())
             .collect();
@@ -59,6 +60,9 @@ struct Layout {
     kept: usize,
     noise: usize,
     constants: Vec<usize>,
+    feeds: Vec<usize>,
+    /// Of each named output; of a state none that is looked at.
+    named: Vec<usize>,
     tables: usize,
     bytes: usize,
 }
@@ -103,35 +107,46 @@ fn aligned(bytes: usize) -> usize {
 
 /// Tables as the device reads them, one after the other, and where each begins.
 #[derive(Default)]
-struct Tables(Vec<u64>);
+pub(super) struct Tables(pub Vec<u64>);
+
+/// What every call of a program shares: where its noise counter and its tables stand.
+#[derive(Clone, Copy)]
+pub(super) struct Common {
+    pub noise: sys::CUdeviceptr,
+    pub tables: sys::CUdeviceptr,
+}
 
 impl Prepared {
     pub fn new(
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
         modules: &mut Modules,
-        (precision, shared): (Precision, usize),
+        target: Target,
         plan: Plan,
         states: Vec<usize>,
         blocks: &[StateBlock<'_>],
     ) -> Result<Self, DeviceError> {
-        let kernels = PlanKernels::new(&plan, precision, shared)?;
+        let kernels = PlanKernels::new(&plan, target)?;
         let layout = Layout::new(&plan, &kernels);
         let memory = Block::new(context, layout.bytes, &format!("program `{}`", plan.name))?;
 
         let mut tables = Tables::default();
+        let common = Common {
+            noise: memory.at(layout.noise),
+            tables: memory.at(layout.tables),
+        };
         let mut resolve =
             |launches: &[Launch], kernels: Vec<Planned>| -> Result<Vec<Calls>, DeviceError> {
                 let mut all = Vec::with_capacity(launches.len());
-                for (launch, Planned { kernel, kept_at }) in launches.iter().zip(kernels) {
+                for (launch, kernel) in launches.iter().zip(kernels) {
                     let place = |tensor, element| {
-                        let kept = layout.kept + kept_at * size_of::<f32>();
-                        layout.address(&memory, blocks, &states, (launch, kept), tensor, element)
+                        layout.address(&memory, blocks, &states, (launch, &kernel), tensor, element)
                     };
-                    let planned = kernel.launches.into_iter().filter(|l| !l.grid.contains(&0));
+                    let planned = kernel.kernel.launches.iter();
+                    let planned = planned.filter(|l| !l.grid.contains(&0)).cloned();
                     all.push(
                         planned
-                            .map(|l| call(modules, l, &place, &layout, &memory, &mut tables))
+                            .map(|l| call(modules, l, &place, common, &mut tables))
                             .collect::<Result<Calls, _>>()?,
                     );
                 }
@@ -141,7 +156,7 @@ impl Prepared {
         let per_step = resolve(&plan.per_step, kernels.per_step)?;
         let advance = GpuLaunch::new("noise", "noise_advance").block(1).noise();
         let nowhere = |_, _| unreachable!("the counter is the only argument");
-        let advance = call(modules, advance, &nowhere, &layout, &memory, &mut tables)?;
+        let advance = call(modules, advance, &nowhere, common, &mut tables)?;
 
         memory.write(stream, layout.tables, &tables.0)?;
         for ((_, data), offset) in plan.constants.iter().zip(&layout.constants) {
@@ -150,12 +165,9 @@ impl Prepared {
         }
         let mut staged = aligned(size_of::<NoiseCounter>());
         let mut feed_offsets = Vec::new();
-        for feed in &plan.feeds {
+        for (feed, at) in plan.feeds.iter().zip(&layout.feeds) {
             let bytes = feed.slot.shape.len() * size_of::<f32>();
-            let Place::Arena(offset) = feed.slot.place else {
-                unreachable!("a feed lives in the arena");
-            };
-            memory.clear(stream, layout.arena + offset * size_of::<f32>(), bytes)?;
+            memory.clear(stream, *at, bytes)?;
             feed_offsets.push(staged);
             staged += aligned(bytes);
         }
@@ -183,6 +195,11 @@ impl Prepared {
         })
     }
 
+    /// Bytes of the program's allocation.
+    pub fn bytes(&self) -> usize {
+        self.layout.bytes
+    }
+
     /// Takes a feed's numbers; they go to the device with the next run.
     pub fn feed(&mut self, index: usize, data: &[f32]) -> Result<(), DeviceError> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
@@ -192,15 +209,9 @@ impl Prepared {
         Ok(())
     }
 
-    /// The allocation and the byte in it where an arena slot or constant stands; `None` for a state.
-    pub fn location(&self, slot: &Slot) -> Option<(&Block, usize)> {
-        match slot.place {
-            Place::Arena(offset) => {
-                Some((&self.memory, self.layout.arena + offset * size_of::<f32>()))
-            }
-            Place::Constant(index) => Some((&self.memory, self.layout.constants[index])),
-            Place::State(_) => None,
-        }
+    /// The allocation and the byte in it where the plan's named output of this index stands, which is no state.
+    pub fn location(&self, output: usize) -> (&Block, usize) {
+        (&self.memory, self.layout.named[output])
     }
 
     /// Sends what was fed and the noise counter.
@@ -217,13 +228,8 @@ impl Prepared {
         staging.send(stream, 0, size_of::<NoiseCounter>(), to)?;
         for (index, feed) in self.plan.feeds.iter().enumerate() {
             let bytes = feed.slot.shape.len() * size_of::<f32>();
-            let Place::Arena(offset) = feed.slot.place else {
-                unreachable!("a feed lives in the arena");
-            };
             if std::mem::take(&mut self.dirty[index]) && bytes > 0 {
-                let to = self
-                    .memory
-                    .at(self.layout.arena + offset * size_of::<f32>());
+                let to = self.memory.at(self.layout.feeds[index]);
                 staging.send(stream, self.feed_offsets[index], bytes, to)?;
             }
         }
@@ -240,6 +246,7 @@ impl Prepared {
         steps: u32,
         stale: bool,
     ) -> Result<(), DeviceError> {
+        let _range = nvtx::range(&self.plan.name);
         self.send(stream, noise)?;
         if stale && !self.per_version.is_empty() {
             if self.version_graph.is_none() {
@@ -276,6 +283,7 @@ impl Prepared {
         noise: Noise,
         stale: bool,
     ) -> Result<Vec<f64>, DeviceError> {
+        let _range = nvtx::range(&self.plan.name);
         self.send(stream, noise)?;
         if stale {
             run_all(&self.per_version, stream)?;
@@ -289,7 +297,8 @@ impl Prepared {
             Ok(event)
         };
         let mut events = vec![event()?];
-        for calls in &self.per_step {
+        for (launch, calls) in self.plan.per_step.iter().zip(&self.per_step) {
+            let _node = nvtx::range(&format!("{} {}", launch.label, launch.kernel.name()));
             calls.iter().try_for_each(|call| call.run(stream))?;
             events.push(event()?);
         }
@@ -369,15 +378,28 @@ impl Layout {
             bytes += aligned(count * size);
             at
         };
+        let arena = take(kernels.arena.bytes, 1);
+        let workspace = take(kernels.workspace, size_of::<f32>());
+        let kept = take(kernels.kept, size_of::<f32>());
+        let noise = take(1, size_of::<NoiseCounter>());
+        let constants: Vec<usize> = (plan.constants.iter())
+            .map(|(shape, _)| take(shape.len(), size_of::<f32>()))
+            .collect();
+        let tables = take(words, size_of::<u64>());
+        let named = plan.outputs.iter().zip(&kernels.arena.named);
+        let named = named.map(|(output, at)| match output.slot.place {
+            Place::Constant(index) => constants[index],
+            Place::Arena(_) | Place::State(_) => arena + at,
+        });
         Layout {
-            arena: take(plan.arena, size_of::<f32>()),
-            workspace: take(kernels.workspace, size_of::<f32>()),
-            kept: take(kernels.kept, size_of::<f32>()),
-            noise: take(1, size_of::<NoiseCounter>()),
-            constants: (plan.constants.iter())
-                .map(|(shape, _)| take(shape.len(), size_of::<f32>()))
-                .collect(),
-            tables: take(words, size_of::<u64>()),
+            named: named.collect(),
+            feeds: kernels.arena.feeds.iter().map(|at| arena + at).collect(),
+            arena,
+            workspace,
+            kept,
+            noise,
+            constants,
+            tables,
             bytes,
         }
     }
@@ -387,22 +409,22 @@ impl Layout {
         memory: &Block,
         blocks: &[StateBlock<'_>],
         states: &[usize],
-        (launch, kept): (&Launch, usize),
+        (launch, planned): (&Launch, &Planned),
         tensor: Tensor,
         element: usize,
     ) -> sys::CUdeviceptr {
-        let slot = match tensor {
-            Tensor::Input(i) => &launch.inputs[i],
-            Tensor::Output(i) => &launch.outputs[i],
-            Tensor::Update(i) => &launch.updates[i],
-            Tensor::Workspace => {
-                return memory.at(self.workspace + element * size_of::<f32>());
+        let offset = element * planned.narrow.stored(tensor).bytes();
+        let (slot, at) = match tensor {
+            Tensor::Input(i) => (&launch.inputs[i], planned.places.inputs[i]),
+            Tensor::Output(i) => (&launch.outputs[i], planned.places.outputs[i]),
+            Tensor::Update(i) => (&launch.updates[i], 0),
+            Tensor::Workspace => return memory.at(self.workspace + offset),
+            Tensor::Kept => {
+                return memory.at(self.kept + planned.kept_at * size_of::<f32>() + offset);
             }
-            Tensor::Kept => return memory.at(kept + element * size_of::<f32>()),
         };
-        let offset = element * size_of::<f32>();
         match slot.place {
-            Place::Arena(start) => memory.at(self.arena + start * size_of::<f32>() + offset),
+            Place::Arena(_) => memory.at(self.arena + at + offset),
             Place::Constant(index) => memory.at(self.constants[index] + offset),
             Place::State(index) => blocks[states[index]].memory.at(offset),
         }
@@ -410,18 +432,17 @@ impl Layout {
 }
 
 /// Resolves a launch: its kernel's handle, and its arguments in words.
-fn call(
+pub(super) fn call(
     modules: &mut Modules,
     launch: GpuLaunch,
     place: &dyn Fn(Tensor, usize) -> sys::CUdeviceptr,
-    layout: &Layout,
-    memory: &Block,
+    common: Common,
     tables: &mut Tables,
 ) -> Result<Call, DeviceError> {
     let function = modules.function(&launch)?;
     let arguments = launch.args.iter().map(|arg| match arg {
         Arg::Address(tensor, element) => vec![place(*tensor, *element)],
-        Arg::Noise => vec![memory.at(layout.noise)],
+        Arg::Noise => vec![common.noise],
         Arg::Null => vec![0],
         Arg::Value(bytes) => {
             let mut words = vec![0u64; bytes.len().div_ceil(size_of::<u64>())];
@@ -429,12 +450,12 @@ fn call(
             words
         }
         Arg::Table(table) => {
-            let start = layout.tables + tables.0.len() * size_of::<u64>();
+            let start = common.tables + (tables.0.len() * size_of::<u64>()) as u64;
             tables.0.extend(table.iter().map(|word| match word {
                 Word::Address(tensor, element) => place(*tensor, *element),
                 Word::Number(number) => *number,
             }));
-            vec![memory.at(start)]
+            vec![start]
         }
     });
     Ok(Call {

@@ -82,6 +82,31 @@ pub fn cases() -> Vec<Case> {
             move |r, x| vec![broadcast_to(r, x[0], a)],
         ));
     }
+    // In eights where they are stored as bf16.
+    for small in [vec![2, 5, 3, 8], vec![8], vec![2, 1, 1, 8]] {
+        let (a, b) = (Shape::new(&[2, 5, 3, 8]), Shape::new(&small));
+        let two = move || vec![input(a), input(b).within(0.5, 2.0)];
+        cases.push(Case::new(
+            format!("0.5 a - 2 b, {a} and {b}"),
+            two(),
+            |r, x| vec![combine(r, 0.5, x[0], -2.0, x[1])],
+        ));
+        cases.push(Case::new(format!("a b, {a} and {b}"), two(), |r, x| {
+            vec![mul(r, x[0], x[1])]
+        }));
+        cases.push(Case::new(format!("a / b, {a} and {b}"), two(), |r, x| {
+            vec![div(r, x[0], x[1])]
+        }));
+    }
+    cases.push(Case::new(
+        "sum of three images, one of them from outside",
+        vec![
+            input([2, 3, 3, 8]),
+            input([2, 3, 3, 8]).fixed(),
+            input([2, 3, 3, 8]),
+        ],
+        |r, x| vec![sum_of(r, x)],
+    ));
     cases.push(Case::new(
         "sum of three",
         vec![input([3, 3]), input([3, 3]), input([3, 3])],

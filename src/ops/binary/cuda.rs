@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Function, strides};
 use crate::ops::Shapes;
 use crate::ops::reduce::Columns;
-use crate::program::gpu::{GpuKernel, GpuLaunch, THREADS, Tensor, Word};
+use crate::program::gpu::{EIGHT, GpuContext, GpuKernel, GpuLaunch, Narrow, THREADS, Tensor, Word};
 use crate::tensor::{MAX_RANK, Shape};
 
 const MODULE: &str = "binary";
@@ -50,28 +50,50 @@ impl Map {
             1
         }
     }
+
+    /// Whether it may take eight.
+    fn eights(&self) -> bool {
+        (self.extents[0] as usize).is_multiple_of(EIGHT)
+    }
 }
 
 fn suffix(vector: usize) -> &'static str {
     if vector == 4 { "_x4" } else { "" }
 }
 
-pub(super) fn binary(f: Function, shapes: Shapes<'_>) -> GpuLaunch {
-    let n = shapes.inputs[0].len();
-    let map = Map::new(shapes.inputs[0], shapes.inputs[1]);
+/// Any of its tensors, where runs are of eight.
+pub(super) fn narrow(cx: GpuContext<'_>) -> Narrow {
+    match Map::new(cx.shapes.inputs[0], cx.shapes.inputs[1]).eights() {
+        true => cx.narrow,
+        false => Narrow::NONE,
+    }
+}
+
+pub(super) fn binary(f: Function, cx: GpuContext<'_>) -> GpuLaunch {
+    let n = cx.shapes.inputs[0].len();
+    let map = Map::new(cx.shapes.inputs[0], cx.shapes.inputs[1]);
+    let tensors = [Tensor::Input(0), Tensor::Input(1), Tensor::Output(0)];
+    let narrow = cx.narrow.flags(tensors);
     let name = match f {
         Function::Combine { .. } => "combine",
         Function::Mul => "mul",
         Function::Div => "div",
     };
-    let vector = map.vector();
-    let launch = GpuLaunch::new(MODULE, format!("binary_f32_{name}{}", suffix(vector)))
+    let (vector, suffix) = match narrow {
+        0 => (map.vector(), suffix(map.vector())),
+        _ => (EIGHT, "_h"),
+    };
+    let launch = GpuLaunch::new(MODULE, format!("binary_f32_{name}{suffix}"))
         .threads_for(n / vector)
         .input(0)
         .input(1)
         .output(0)
         .value(map)
         .count(n);
+    let launch = match narrow {
+        0 => launch,
+        flags => launch.value(flags),
+    };
     match f {
         Function::Combine { alpha, beta } => launch.real(alpha).real(beta),
         _ => launch,
@@ -90,15 +112,37 @@ pub(super) fn broadcast_to(shapes: Shapes<'_>) -> GpuLaunch {
         .count(n)
 }
 
-pub(super) fn sum_of(shapes: Shapes<'_>) -> GpuLaunch {
-    let (parts, n) = (shapes.inputs.len(), shapes.outputs[0].len());
-    let address = |i| Word::Address(Tensor::Input(i), 0);
-    GpuLaunch::new(MODULE, "sum_of_f32")
-        .threads_for(n)
-        .table((0..parts).map(address).collect())
+/// Any of its tensors, where eight numbers are moved at once.
+pub(super) fn narrow_sum(cx: GpuContext<'_>) -> Narrow {
+    match cx.shapes.outputs[0].len().is_multiple_of(EIGHT) {
+        true => cx.narrow,
+        false => Narrow::NONE,
+    }
+}
+
+pub(super) fn sum_of(cx: GpuContext<'_>) -> GpuLaunch {
+    let (parts, n) = (cx.shapes.inputs.len(), cx.shapes.outputs[0].len());
+    let inputs = (0..parts).map(Tensor::Input);
+    let address = |tensor| Word::Address(tensor, 0);
+    if cx.narrow == Narrow::NONE {
+        return GpuLaunch::new(MODULE, "sum_of_f32")
+            .threads_for(n)
+            .table(inputs.map(address).collect())
+            .count(parts)
+            .output(0)
+            .count(n);
+    }
+    let part = |tensor| {
+        let narrow = Word::Number(u64::from(cx.narrow.has(tensor)));
+        [address(tensor), narrow]
+    };
+    GpuLaunch::new(MODULE, "sum_of_f32_h")
+        .threads_for(n / EIGHT)
+        .table(inputs.flat_map(part).collect())
         .count(parts)
         .output(0)
         .count(n)
+        .value(cx.narrow.flags([Tensor::Output(0)]))
 }
 
 /// `Rows` of the kernel: the axes of the big tensor, kept and summed by turns.

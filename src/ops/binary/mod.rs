@@ -14,7 +14,7 @@ pub use sum::{broadcast_to, sum_of, sum_to};
 use super::unary::affine;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::{MAX_RANK, Shape};
@@ -151,7 +151,11 @@ impl Op for Binary {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::binary(self.0, cx.shapes).into()
+        cuda::binary(self.0, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

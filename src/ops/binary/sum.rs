@@ -4,7 +4,7 @@ use super::{broadcasts, cpu, cuda, for_each_pair};
 use crate::ensure_shape;
 use crate::ops::{Backward, Op, Recorder, ShapeError, Shapes, Var, record1};
 use crate::program::Io;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::real::Real;
 use crate::tensor::Shape;
 
@@ -70,7 +70,11 @@ impl Op for SumOf {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::sum_of(cx.shapes).into()
+        cuda::sum_of(cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow_sum(cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -1,7 +1,9 @@
 //! The table of cases.
 
-use super::{Activation, Extras, Geometry, conv2d, conv2d_fused};
+use super::{Activation, Extras, Geometry, conv2d, conv2d_activated, conv2d_fused, conv2d_joined};
+use crate::ops::binary::add;
 use crate::ops::testing::{Case, input};
+use crate::ops::unary::{Function, unary};
 
 /// `(what, x, w, geometry)`: tiny and odd images, few and odd channels, strides, dilation, groups, crops.
 fn plain() -> Vec<(&'static str, [usize; 4], [usize; 4], Geometry)> {
@@ -166,6 +168,132 @@ fn plain() -> Vec<(&'static str, [usize; 4], [usize; 4], Geometry)> {
     ]
 }
 
+/// Both the sums and an activation of them, with gradients of both and of one alone.
+fn activated() -> Vec<Case> {
+    let tensors = |c: usize| vec![input([2, 5, 4, 3]), input([3, 3, 3, c]), input([c])];
+    let both = |r: &dyn crate::ops::Recorder, v: &[crate::ops::Var]| {
+        conv2d_activated(
+            r,
+            v[0],
+            v[1],
+            Some(v[2]),
+            Activation::LipSwish,
+            Geometry::same(3),
+        )
+    };
+    vec![
+        Case::new("before and after lip-swish", tensors(5), move |r, v| {
+            let (y, after) = both(r, v);
+            vec![y, after]
+        }),
+        Case::new("after lip-swish, in fours", tensors(8), move |r, v| {
+            vec![both(r, v).1]
+        }),
+        Case::new(
+            "after swish, in groups",
+            vec![input([1, 4, 5, 4]), input([3, 3, 2, 6])],
+            |r, v| {
+                let geometry = Geometry::same(3).grouped(2);
+                vec![conv2d_activated(r, v[0], v[1], None, Activation::Swish, geometry).1]
+            },
+        ),
+    ]
+}
+
+/// Two images side by side: even and odd channels, more columns than a tile has, one pixel.
+fn joined() -> Vec<Case> {
+    let shapes = [
+        ("odd channels", [2, 3, 5, 7], 3, 5),
+        ("channels in fours", [1, 9, 8, 36], 20, 36),
+        ("more pixels than a tile", [1, 13, 11, 128], 12, 132),
+        ("one pixel", [1, 1, 1, 4], 1, 3),
+    ];
+    let case = |(what, x, c2, cout): (&str, [usize; 4], usize, usize)| {
+        let [n, h, w, cx] = x;
+        let tensors = vec![
+            input(x),
+            input([n, h, w, c2]),
+            input([1, 1, cx + c2, cout]),
+            input([cout]),
+        ];
+        Case::new(format!("joined, {what}"), tensors, |r, v| {
+            vec![conv2d_joined(r, v[0], v[1], v[2], v[3])]
+        })
+    };
+    let mut cases: Vec<Case> = shapes.into_iter().map(case).collect();
+    // The gradient of one of them alone.
+    for fixed in 0..2 {
+        let mut tensors = vec![
+            input([2, 3, 4, 20]),
+            input([2, 3, 4, 8]),
+            input([1, 1, 28, 12]),
+            input([12]),
+        ];
+        tensors[fixed] = tensors[fixed].clone().fixed();
+        cases.push(Case::new(
+            format!("joined, no gradient of image {fixed}"),
+            tensors,
+            |r, v| vec![conv2d_joined(r, v[0], v[1], v[2], v[3])],
+        ));
+    }
+    cases
+}
+
+/// An image that something reads after the convolution: its gradient is there when that of the convolution is made.
+fn gradients_that_begin_from_another() -> Vec<Case> {
+    let tensors = |c: usize, weights: [usize; 4]| {
+        vec![
+            input([2, 5, 3, c]),
+            input(weights),
+            input([2, 5, 3, weights[3]]),
+        ]
+    };
+    let later = |r: &dyn crate::ops::Recorder, x| unary(r, Function::Square, x);
+    let mut cases = Vec::new();
+    for (what, pre, c) in [
+        ("of lip-swish", Activation::LipSwish, 3),
+        ("in fours", Activation::None, 20),
+    ] {
+        let weights = [3, 3, c, c];
+        cases.push(Case::new(
+            format!("3x3 {what}, its input read again"),
+            tensors(c, weights),
+            move |r, v| {
+                let extras = Extras {
+                    bias: None,
+                    residual: Some(v[2]),
+                };
+                let y = conv2d_fused(r, v[0], pre, v[1], extras, Geometry::same(3));
+                vec![add(r, y, later(r, v[0]))]
+            },
+        ));
+    }
+    cases.push(Case::new(
+        "in 2 groups, its input read again",
+        vec![input([1, 4, 5, 6]), input([3, 3, 3, 6])],
+        move |r, v| {
+            let y = conv2d(r, v[0], v[1], None, Geometry::same(3).grouped(2));
+            vec![add(r, y, later(r, v[0]))]
+        },
+    ));
+    for c in [5, 20] {
+        cases.push(Case::new(
+            format!("joined, {c} channels, its first image read again"),
+            vec![
+                input([2, 3, 4, c]),
+                input([2, 3, 4, 4]),
+                input([1, 1, c + 4, c]),
+                input([c]),
+            ],
+            move |r, v| {
+                let y = conv2d_joined(r, v[0], v[1], v[2], v[3]);
+                vec![add(r, y, later(r, v[0]))]
+            },
+        ));
+    }
+    cases
+}
+
 /// Every geometry with a bias, some without; then the fused forms.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -248,6 +376,9 @@ pub fn cases() -> Vec<Case> {
             },
         ));
     }
+    cases.extend(joined());
+    cases.extend(activated());
+    cases.extend(gradients_that_begin_from_another());
     // ELU's second derivative jumps at 0, where central differences mean nothing: stay on one side.
     for (low, high) in [(0.1, 2.0), (-2.0, -0.1)] {
         cases.push(Case::new(

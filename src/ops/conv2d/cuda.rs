@@ -4,9 +4,11 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::gradients::{Dgrad, Pack, Wgrad};
+use super::joined::JoinedDgrad;
 use super::{Fprop, Geometry};
 use crate::ops::activation::Activation;
 use crate::program::gpu::{Arg, GpuContext, GpuKernel, GpuLaunch, Precision, THREADS, Tensor};
+use crate::program::variants::{self, Site};
 use crate::tensor::Shape;
 
 /// A tensor and the element of it where an operand begins; a multiple of four, as kernels move four numbers at once.
@@ -38,7 +40,7 @@ fn int(extent: usize) -> i32 {
 }
 
 impl Conv {
-    fn new(g: Geometry, x: Shape, w: Shape, y: Shape) -> Self {
+    pub(in crate::ops) fn new(g: Geometry, x: Shape, w: Shape, y: Shape) -> Self {
         Conv {
             n: int(x[0]),
             h: int(x[1]),
@@ -99,6 +101,18 @@ impl Conv {
         self.n as usize * h * w
     }
 
+    /// Pixels of `y` that products are made for, those that pooling drops left out.
+    fn rows(&self, pooled: bool) -> usize {
+        let extent = |e: i32| {
+            if pooled {
+                e as usize / 2 * 2
+            } else {
+                e as usize
+            }
+        };
+        self.n as usize * extent(self.oh) * extent(self.ow)
+    }
+
     /// Whether the rows of all tensors begin on 16 bytes.
     fn aligned(&self) -> bool {
         self.cin % 4 == 0 && self.cout % 4 == 0
@@ -110,6 +124,13 @@ impl Conv {
             self.taps() * (self.cin / self.groups) as usize,
             self.cout as usize,
         ]
+    }
+
+    /// Where a pass has a choice of kernels.
+    fn site(&self, op: &'static str, precision: Precision) -> Site {
+        let extents: &[i32; 14] = bytemuck::cast_ref(self);
+        // Padding can be negative; as a key its bits do as well.
+        Site::new(op, extents.map(|e| e as usize).to_vec(), precision)
     }
 
     /// Whether the products must be made one by one: groups, nothing to multiply, or more phases than a grid has layers.
@@ -139,8 +160,23 @@ impl Tile {
     const SMALL: Tile = Tile::new(64, 64, false);
     const ANY: Tile = Tile::new(64, 64, true);
 
+    /// Those that any product with aligned rows can take.
+    const ALIGNED: [Tile; 3] = [Tile::LARGE, Tile::NARROW, Tile::SMALL];
+
     const fn new(m: usize, n: usize, any: bool) -> Self {
         Tile { m, n, any }
+    }
+
+    fn name(self) -> String {
+        format!("{}x{}", self.m, self.n)
+    }
+
+    /// This tile, which the rule takes, or the one that was measured to be faster.
+    fn or_measured(self, site: impl FnOnce() -> Site) -> Self {
+        match Tile::ALIGNED.iter().position(|tile| *tile == self) {
+            Some(rule) => variants::choose(site, &Tile::ALIGNED, Tile::name, rule),
+            None => self,
+        }
     }
 
     /// For a product of `rows` x `columns`; `aligned` if all rows of its factors and result begin on 16 bytes.
@@ -258,26 +294,72 @@ pub(crate) struct Forward {
     pub post: Activation,
 }
 
-/// `y = post(conv(pre(x), w) + bias + residual)`.
-pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
-    let tile = || Tile::choose(conv.y_pixels(), conv.channels()[1], conv.aligned());
-    forward_by((!conv.direct()).then(tile), precision, conv, f)
+/// What a forward pass may do besides [`Forward`]; only without groups.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Joined {
+    /// Further terms of the same sums: an image `[n, oh, ow, channels]`, its weights `[channels, cout]`, and `channels`.
+    pub beside: Option<(Operand, Operand, usize)>,
+    /// Gets `y`; what the activation is taken of goes to [`Forward::y`].
+    pub after: Option<Operand>,
+    /// Whether the products are averaged over 2x2 pixels.
+    pub pooled: bool,
 }
 
-/// As [`forward`], by tiles or directly.
-fn forward_by(tile: Option<Tile>, precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
-    let (rows, columns) = (conv.y_pixels(), conv.channels()[1]);
-    let launch = match tile {
-        None => direct("fprop", rows * columns),
-        Some(tile) => (tile.launch("fprop", precision)).blocks(tile.blocks(rows, columns)),
+/// `y = post(conv(pre(x), w) + bias + residual)`.
+pub(crate) fn forward(precision: Precision, conv: Conv, f: Forward) -> GpuLaunch {
+    forward_joined(precision, conv, f, Joined::default())
+}
+
+/// `y = post(pool(conv(pre(x), w) + x2 w2) + bias + residual)`.
+pub(crate) fn forward_joined(
+    precision: Precision,
+    conv: Conv,
+    f: Forward,
+    joined: Joined,
+) -> GpuLaunch {
+    let aligned = conv.aligned() && joined.beside.is_none_or(|(_, _, c)| c % 4 == 0);
+    let tile = || {
+        Tile::choose(conv.rows(joined.pooled), conv.channels()[1], aligned)
+            .or_measured(|| conv.site("conv2d_fprop", precision))
     };
-    (launch.operand(f.x).operand(f.w))
-        .operand_or_null(f.bias)
-        .operand_or_null(f.residual)
-        .operand(f.y)
-        .value(conv)
-        .value(f.pre.code())
-        .value(f.post.code())
+    forward_by((!conv.direct()).then(tile), precision, conv, f, joined)
+}
+
+/// As [`forward_joined`], by tiles or directly.
+fn forward_by(
+    tile: Option<Tile>,
+    precision: Precision,
+    conv: Conv,
+    f: Forward,
+    joined: Joined,
+) -> GpuLaunch {
+    let (rows, columns) = (conv.rows(joined.pooled), conv.channels()[1]);
+    let epilogue = |launch: GpuLaunch| {
+        (launch.operand_or_null(f.bias))
+            .operand_or_null(f.residual)
+            .operand(f.y)
+            .operand_or_null(joined.after)
+            .value(conv)
+    };
+    let launch = match tile {
+        None => {
+            assert!(
+                joined.beside.is_none() && !joined.pooled,
+                "only tiles have a second source or average: {conv:?}"
+            );
+            epilogue(direct("fprop", rows * columns).operand(f.x).operand(f.w))
+        }
+        Some(tile) => {
+            let launch = (tile.launch("fprop", precision)).blocks(tile.blocks(rows, columns));
+            let launch = (launch.operand(f.x).operand(f.w))
+                .operand_or_null(joined.beside.map(|(x, _, _)| x))
+                .operand_or_null(joined.beside.map(|(_, w, _)| w));
+            epilogue(launch)
+                .value(int(joined.beside.map_or(0, |(_, _, c)| c)))
+                .value(i32::from(joined.pooled))
+        }
+    };
+    launch.value(f.pre.code()).value(f.post.code())
 }
 
 /// The arguments of [`backward`].
@@ -295,31 +377,87 @@ pub(crate) struct Backward {
     pub slope: Activation,
 }
 
-/// `dx = slope'(x) * conv^T(dy, w)`.
-pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
-    let tile = || Tile::choose(conv.phase_rows(), conv.channels()[0], conv.aligned());
-    backward_by((!conv.direct()).then(tile), precision, conv, b)
+/// What a gradient may do besides [`Backward`]; all but `start` only without groups and strides.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JoinedBackward {
+    /// Further terms of the same sums: a gradient `[n, h, w, cout]`, or of its 2x2 averages, and weights `[cout, cin]`.
+    pub beside: Option<(Operand, Operand)>,
+    /// As `dx`; added before the slope.
+    pub residual: Option<Operand>,
+    /// As `dx`; added last.
+    pub start: Option<Operand>,
+    /// Where the channels from this one on go, without slope and summands: `[n, h, w, cin - split]`.
+    pub split: Option<(usize, Operand)>,
+    /// Whether `dy` is the gradient of averages over 2x2 pixels.
+    pub halved: bool,
+    /// The same of [`JoinedBackward::beside`]; at most one of them.
+    pub beside_halved: bool,
 }
 
-/// As [`backward`], by tiles or directly.
-fn backward_by(tile: Option<Tile>, precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+/// `dx = slope'(x) * conv^T(dy, w)`.
+pub(crate) fn backward(precision: Precision, conv: Conv, b: Backward) -> GpuLaunch {
+    backward_joined(precision, conv, b, JoinedBackward::default())
+}
+
+/// `[dx, dx2] = slope'(x) * (conv^T(dy, w) + dy2 w2^T + residual) + start`.
+pub(crate) fn backward_joined(
+    precision: Precision,
+    conv: Conv,
+    b: Backward,
+    joined: JoinedBackward,
+) -> GpuLaunch {
+    let aligned = conv.aligned() && joined.split.is_none_or(|(at, _)| at % 4 == 0);
+    let tile = || {
+        Tile::choose(conv.phase_rows(), conv.channels()[0], aligned)
+            .or_measured(|| conv.site("conv2d_dgrad", precision))
+    };
+    backward_by((!conv.direct()).then(tile), precision, conv, b, joined)
+}
+
+/// As [`backward_joined`], by tiles or directly.
+fn backward_by(
+    tile: Option<Tile>,
+    precision: Precision,
+    conv: Conv,
+    b: Backward,
+    joined: JoinedBackward,
+) -> GpuLaunch {
     let columns = conv.channels()[0];
+    let halved = u32::from(joined.halved) + 2 * u32::from(joined.beside_halved);
+    assert!(halved < 3, "the means of one source alone are undone");
     let launch = match tile {
-        None => direct("dgrad", conv.x_pixels() * columns),
+        None => {
+            let plain = joined.beside.is_none() && joined.split.is_none() && halved == 0;
+            assert!(
+                plain && joined.residual.is_none(),
+                "only tiles have a second source, a split or averages: {conv:?}"
+            );
+            (direct("dgrad", conv.x_pixels() * columns).operand(b.dy))
+                .operand(b.packed)
+                .operand_or_null(b.x)
+                .operand_or_null(joined.start)
+                .operand(b.dx)
+                .value(conv)
+        }
         Some(tile) => {
             let phases = (conv.stride * conv.stride) as usize;
-            (tile.launch("dgrad", precision)).grid([
-                tile.blocks(conv.phase_rows(), columns),
-                1,
-                phases,
-            ])
+            let blocks = tile.blocks(conv.phase_rows(), columns);
+            (tile.launch("dgrad", precision).grid([blocks, 1, phases]))
+                .operand(b.dy)
+                .operand(b.packed)
+                .operand_or_null(joined.beside.map(|(dy, _)| dy))
+                .operand_or_null(joined.beside.map(|(_, packed)| packed))
+                .operand_or_null(b.x)
+                .operand_or_null(joined.residual)
+                .operand_or_null(joined.start)
+                .operand(b.dx)
+                .operand_or_null(joined.split.map(|(_, dx)| dx))
+                .value(conv)
+                .value(int(joined.split.map_or(columns, |(at, _)| at)))
+                .value(halved)
         }
     };
-    (launch.operand(b.dy).operand(b.packed))
-        .operand_or_null(b.x)
-        .operand(b.dx)
-        .value(conv)
-        .value(b.slope.code())
+    launch.value(b.slope.code())
 }
 
 /// Pixels that a part of a weight gradient has at least: fewer are not worth the bytes of another part.
@@ -328,10 +466,70 @@ const SHARE: usize = 512;
 /// How a weight gradient's sum over `pixels`, for which one part has so many threads, is cut: the pixels of a part, and how many there are.
 fn parts(threads: usize, pixels: usize) -> (usize, usize) {
     let wanted = (MULTIPROCESSORS * THREADS_OF_ONE).div_ceil(threads.max(1));
-    let count = wanted.min(pixels.div_ceil(SHARE)).max(1);
-    // Whole steps of any precision.
-    let share = pixels.div_ceil(count).next_multiple_of(32).max(32);
+    cut(wanted.min(pixels.div_ceil(SHARE)), pixels)
+}
+
+/// About `count` parts of whole steps of any precision: the pixels of a part, and how many there are.
+fn cut(count: usize, pixels: usize) -> (usize, usize) {
+    let share = pixels.div_ceil(count.max(1)).next_multiple_of(32).max(32);
     (share, pixels.div_ceil(share).max(1))
+}
+
+/// How a weight gradient is made: its tile, `None` for the direct form, and how the sum is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Split {
+    tile: Option<Tile>,
+    share: usize,
+    parts: usize,
+}
+
+/// Most that the parts of a sum may take together in any variant, in elements, unless the rule takes more.
+const MOST_PARTS: usize = 1 << 26;
+
+impl Split {
+    /// With the parts that the rule gives a tile.
+    fn of(tile: Option<Tile>, conv: &Conv) -> Self {
+        let [rows, columns] = conv.weights();
+        let threads = match tile {
+            None => (rows * columns).next_multiple_of(THREADS as usize),
+            Some(tile) => tile.blocks(rows, columns) * tile.threads() as usize,
+        };
+        let (share, parts) = parts(threads, conv.y_pixels());
+        Split { tile, share, parts }
+    }
+
+    /// The rule's.
+    fn choose(conv: &Conv) -> Self {
+        let [rows, columns] = conv.weights();
+        let tile = || Tile::choose_split(rows, columns, conv.y_pixels(), conv.aligned());
+        Split::of((!conv.direct()).then(tile), conv)
+    }
+
+    /// The rule's and others: of either tile, half, as many, twice and four times as many parts, and one.
+    fn variants(self, conv: &Conv) -> Vec<Self> {
+        let mut all = vec![self];
+        let Some(Tile { any: false, .. }) = self.tile else {
+            return all;
+        };
+        let [rows, columns] = conv.weights();
+        for tile in [Tile::LARGE, Tile::SMALL] {
+            let of = Split::of(Some(tile), conv);
+            for wanted in [1, of.parts / 2, of.parts, 2 * of.parts, 4 * of.parts] {
+                let (share, parts) = cut(wanted, conv.y_pixels());
+                let variant = Split { share, parts, ..of };
+                let fits = parts * rows * columns <= MOST_PARTS && parts <= 65_535;
+                if fits && !all.contains(&variant) {
+                    all.push(variant);
+                }
+            }
+        }
+        all
+    }
+
+    fn name(self) -> String {
+        let tile = self.tile.map_or("direct".into(), Tile::name);
+        format!("{tile}/{}", self.parts)
+    }
 }
 
 /// The arguments of [`weight_gradient`].
@@ -349,25 +547,26 @@ pub(crate) struct WeightGradient {
 
 /// `dw[(tap, i), o] = sum over the pixels of pre(x) dy`; the workspace holds the parts of the sum, if there are several.
 pub(crate) fn weight_gradient(precision: Precision, conv: Conv, w: WeightGradient) -> GpuKernel {
-    let [rows, columns] = conv.weights();
-    let tile = || Tile::choose_split(rows, columns, conv.y_pixels(), conv.aligned());
-    weight_gradient_by((!conv.direct()).then(tile), precision, conv, w)
+    let variants = Split::choose(&conv).variants(&conv);
+    let site = || conv.site("conv2d_wgrad", precision);
+    let split = variants::choose(site, &variants, Split::name, 0);
+    weight_gradient_by(split, precision, conv, w)
 }
 
 /// As [`weight_gradient`], by tiles or directly.
 fn weight_gradient_by(
-    tile: Option<Tile>,
+    split: Split,
     precision: Precision,
     conv: Conv,
     w: WeightGradient,
 ) -> GpuKernel {
-    let ([rows, columns], pixels) = (conv.weights(), conv.y_pixels());
+    let [rows, columns] = conv.weights();
     let count = rows * columns;
+    let Split { tile, share, parts } = split;
     let (launch, blocks) = match tile {
         None => (direct("wgrad", count), count.div_ceil(THREADS as usize)),
         Some(tile) => (tile.launch("wgrad", precision), tile.blocks(rows, columns)),
     };
-    let (share, parts) = parts(blocks * launch.block[0] as usize, pixels);
     let launch = launch.grid([blocks, 1, parts]);
     let to = if parts == 1 {
         w.dw
@@ -424,9 +623,13 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
         residual: op.residual_index().map(input),
         y: OUTPUT,
         pre: op.pre,
-        post: Activation::None,
+        post: op.post,
     };
-    forward(cx.precision, conv, arguments).into()
+    let joined = Joined {
+        after: (op.post != Activation::None).then_some((Tensor::Output(1), 0)),
+        ..Joined::default()
+    };
+    forward_joined(cx.precision, conv, arguments, joined).into()
 }
 
 /// Every tap transposed, so that [`dgrad`] reads rows; with groups, whose kernel reads what `fprop` does, as they are.
@@ -444,11 +647,58 @@ pub(super) fn dgrad(op: &Dgrad, cx: GpuContext<'_>) -> GpuKernel {
     let arguments = Backward {
         dy: input(0),
         packed: input(1),
-        x: (op.pre != Activation::None).then(|| input(2)),
+        x: op.slope_index().map(input),
         dx: OUTPUT,
         slope: op.pre,
     };
-    backward(cx.precision, conv, arguments).into()
+    let joined = JoinedBackward {
+        start: op.start_index().map(input),
+        ..JoinedBackward::default()
+    };
+    backward_joined(cx.precision, conv, arguments, joined).into()
+}
+
+pub(super) fn joined(cx: GpuContext<'_>) -> GpuKernel {
+    let [x, x2, w] = [0, 1, 2].map(|i| cx.shapes.inputs[i]);
+    let conv = Conv::matrix(x.rows(), x.last(), w.last());
+    let arguments = Forward {
+        x: input(0),
+        w: input(2),
+        bias: Some(input(3)),
+        residual: None,
+        y: OUTPUT,
+        pre: Activation::None,
+        post: Activation::None,
+    };
+    let second = (Tensor::Input(2), x.last() * w.last());
+    let joined = Joined {
+        beside: Some((input(1), second, x2.last())),
+        ..Joined::default()
+    };
+    forward_joined(cx.precision, conv, arguments, joined).into()
+}
+
+/// Transposed as one matrix: one product makes both gradients.
+pub(super) fn joined_pack(cx: GpuContext<'_>) -> GpuKernel {
+    let (w, room) = (cx.shapes.inputs[0], cx.shapes.outputs[0].len());
+    transpose(input(0), OUTPUT, [1, w[2], w[3]], room).into()
+}
+
+pub(super) fn joined_dgrad(op: &JoinedDgrad, cx: GpuContext<'_>) -> GpuKernel {
+    let conv = Conv::matrix(cx.shapes.inputs[0].rows(), op.weights[2], op.weights.last());
+    let arguments = Backward {
+        dy: input(0),
+        packed: input(1),
+        x: None,
+        dx: OUTPUT,
+        slope: Activation::None,
+    };
+    let joined = JoinedBackward {
+        start: op.start.then(|| input(2)),
+        split: Some((op.split, (Tensor::Output(1), 0))),
+        ..JoinedBackward::default()
+    };
+    backward_joined(cx.precision, conv, arguments, joined).into()
 }
 
 pub(super) fn wgrad(op: &Wgrad, cx: GpuContext<'_>) -> GpuKernel {

@@ -179,6 +179,11 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
             dx: OUTPUT,
             slope: Activation::LipSwish,
         };
+        let start = JoinedBackward {
+            start: Some(input(3)),
+            ..JoinedBackward::default()
+        };
+        let begun = numbers(x.len(), 5);
         let gradient = WeightGradient {
             x: input(0),
             dy: input(1),
@@ -190,17 +195,17 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
             let square = tile.filter(|t| t.n >= 64);
             [
                 gpu.run(
-                    forward_by(tile, precision, conv, forward).into(),
+                    forward_by(tile, precision, conv, forward, Joined::default()).into(),
                     &[&image, &weights, &bias, &out],
                     y.len(),
                 ),
                 gpu.run(
-                    backward_by(tile, precision, conv, backward).into(),
-                    &[&out, &weights, &image],
+                    backward_by(tile, precision, conv, backward, start).into(),
+                    &[&out, &weights, &image, &begun],
                     x.len(),
                 ),
                 gpu.run(
-                    weight_gradient_by(square, precision, conv, gradient),
+                    weight_gradient_by(Split::of(square, &conv), precision, conv, gradient),
                     &[&image, &out],
                     w.len(),
                 ),
@@ -218,6 +223,25 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn variants_of_a_weight_gradient_are_cut_in_whole_steps_and_begin_with_the_rule() {
+    for (pixels, channels) in [(40, 20), (5000, 32), (65_536, 256), (64, 6)] {
+        let conv = Conv::matrix(pixels, channels, channels);
+        let rule = Split::choose(&conv);
+        let variants = rule.variants(&conv);
+        assert_eq!(variants[0], rule);
+        assert_eq!(variants.len() > 1, channels % 4 == 0, "{variants:?}");
+        let mut names: Vec<String> = variants.iter().map(|v| v.name()).collect();
+        for v in &variants {
+            assert!(v.share % 32 == 0 && v.share * v.parts >= pixels, "{v:?}");
+            assert!(v.share * (v.parts - 1) < pixels, "{v:?}");
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), variants.len(), "names tell variants apart");
     }
 }
 

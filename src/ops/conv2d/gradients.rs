@@ -16,7 +16,8 @@ pub(in crate::ops) struct Pack {
     pub groups: usize,
 }
 
-/// `dx[n, iy, ix, i] = act'(x) * sum over the windows that read it of dy[n, oy, ox, o] w[ky, kx, i, o]`, from `(dy, packed w[, x])`.
+/// `dx[n, iy, ix, i] = act'(x) * sum over the windows that read it of dy[n, oy, ox, o] w[ky, kx, i, o] + start`, from
+/// `(dy, packed w[, x][, start])`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ops) struct Dgrad {
     pub geometry: Geometry,
@@ -25,6 +26,8 @@ pub(in crate::ops) struct Dgrad {
     pub image: Shape,
     /// The shape of `w`.
     pub weights: Shape,
+    /// Whether it begins from another gradient of `x`, which is added.
+    pub start: bool,
 }
 
 /// `dw[ky, kx, i, o] = sum over (n, oy, ox) of act(x[n, iy, ix, i]) dy[n, oy, ox, o]`, from `(x, dy)`.
@@ -45,25 +48,70 @@ impl Dgrad {
             pre: of.pre,
             image,
             weights,
+            start: false,
         }
     }
 
-    pub(super) fn record(r: &dyn Recorder, of: &Fprop, dy: Var, w: Var, x: Var) -> Var {
+    pub(super) fn record(
+        r: &dyn Recorder,
+        of: &Fprop,
+        dy: Var,
+        w: Var,
+        x: Var,
+        start: Option<Var>,
+    ) -> Var {
         let op = Dgrad {
             geometry: of.geometry,
             pre: of.pre,
             image: r.shape(x),
             weights: r.shape(w),
+            start: start.is_some(),
         };
-        let pack = Pack {
-            groups: of.geometry.groups,
-        };
-        let packed = record1(r, pack, &[w]);
-        match of.pre {
-            Activation::None => record1(r, op, &[dy, packed]),
-            _ => record1(r, op, &[dy, packed, x]),
-        }
+        let slope = (of.pre != Activation::None).then_some(x);
+        let inputs: Vec<Var> = [dy, packed(r, of.geometry, w)]
+            .into_iter()
+            .chain(slope)
+            .chain(start)
+            .collect();
+        record1(r, op, &inputs)
     }
+
+    /// Of a convolution that does nothing else.
+    pub(super) fn plain(
+        r: &dyn Recorder,
+        geometry: Geometry,
+        dy: Var,
+        w: Var,
+        image: Shape,
+    ) -> Var {
+        let op = Dgrad {
+            geometry,
+            pre: Activation::None,
+            image,
+            weights: r.shape(w),
+            start: false,
+        };
+        record1(r, op, &[dy, packed(r, geometry, w)])
+    }
+
+    /// The index of `x` among the inputs.
+    pub(super) fn slope_index(&self) -> Option<usize> {
+        (self.pre != Activation::None).then_some(2)
+    }
+
+    /// The index of the gradient that this one begins from.
+    pub(super) fn start_index(&self) -> Option<usize> {
+        self.start
+            .then_some(2 + usize::from(self.pre != Activation::None))
+    }
+}
+
+/// The weights as [`Dgrad`] reads them.
+pub(in crate::ops) fn packed(r: &dyn Recorder, geometry: Geometry, w: Var) -> Var {
+    let pack = Pack {
+        groups: geometry.groups,
+    };
+    record1(r, pack, &[w])
 }
 
 impl Wgrad {
@@ -117,7 +165,8 @@ impl Op for Dgrad {
     const NAME: &'static str = "conv2d_dgrad";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        let count = if self.pre == Activation::None { 2 } else { 3 };
+        let slope = usize::from(self.pre != Activation::None);
+        let count = 2 + slope + usize::from(self.start);
         let packed = cpu::packed_len(self.weights, self.geometry.groups);
         ensure_shape!(
             shapes.inputs.len() == count
@@ -129,7 +178,7 @@ impl Op for Dgrad {
         );
         ensure_shape!(
             shapes.inputs[2..].iter().all(|x| *x == self.image),
-            "takes x of shape {}, not {:?}",
+            "takes x and a gradient of it of shape {}, not {:?}",
             self.image,
             shapes.inputs
         );
@@ -139,7 +188,8 @@ impl Op for Dgrad {
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
         let (dy, w) = (io.input(0), io.input(1));
         let (y_shape, w_shape, x_shape) = (io.input_shape(0), self.weights, self.image);
-        let x = (self.pre != Activation::None).then(|| io.input(2));
+        let x = self.slope_index().map(|i| io.input(i));
+        let start = self.start_index().map(|i| io.input(i));
         let dx = io.out();
         let (cin, cout) = (x_shape.last(), w_shape.last());
         let (in_group, out_group) = (w_shape[2], cout / self.geometry.groups);
@@ -154,6 +204,9 @@ impl Op for Dgrad {
         });
         for (dx, x) in dx.iter_mut().zip(x.into_iter().flatten()) {
             *dx *= self.pre.derivative(*x);
+        }
+        for (dx, start) in dx.iter_mut().zip(start.into_iter().flatten()) {
+            *dx += *start;
         }
     }
 

@@ -3,6 +3,7 @@
 //! `y[n, oy, ox, o] = b[o] + r[n, oy, ox, o] + sum over (ky, kx, i) of act(x[n, iy, ix, i]) w[ky, kx, i, o]`,
 //! `iy = oy * stride - pad_top + ky * dilation`.
 //!
+//! With an activation of the output, `y` is what it is taken of, and the result of it is a second output.
 //! `x [n, h, w, cin]`, `w [kh, kw, cin / groups, cout]`, `b [cout]`, `r` and `y [n, oh, ow, cout]`. `act(x)` is never stored: the
 //! gradient recomputes it (`dx = act'(x) * (w^T dy)`, `dw = act(x)^T dy`).
 
@@ -11,11 +12,18 @@ mod cpu;
 pub(super) mod cuda;
 mod geometry;
 pub(super) mod gradients;
+mod joined;
 
+pub(super) use cpu::describe;
 pub use geometry::Geometry;
+pub(super) use gradients::packed;
+pub use joined::conv2d_joined;
+
+use std::sync::Arc;
 
 use super::activation::Activation;
-use super::binary::sum_to;
+use super::binary::{sum_of, sum_to};
+use super::unary::slope;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::device::cpu::conv::MAX_TAPS;
 use crate::ensure_shape;
@@ -26,15 +34,28 @@ use crate::tensor::Shape;
 use gradients::{Dgrad, Pack, Wgrad};
 
 /// The kernels of this folder.
-pub const KERNELS: &[&str] = &[Fprop::NAME, Pack::NAME, Dgrad::NAME, Wgrad::NAME];
+pub const KERNELS: &[&str] = &[
+    Fprop::NAME,
+    Pack::NAME,
+    Dgrad::NAME,
+    Wgrad::NAME,
+    joined::Joined::NAME,
+    joined::JoinedPack::NAME,
+    joined::JoinedDgrad::NAME,
+];
 
-/// The forward pass: `y` from `(x, w[, b][, r])`.
+/// No activation.
+pub(super) const NONE: Activation = Activation::None;
+
+/// The forward pass: `y`, or `(y, post(y))`, from `(x, w[, b][, r])`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fprop {
     geometry: Geometry,
     pre: Activation,
     bias: bool,
     residual: bool,
+    /// Of the whole; then `y` is followed by `post(y)`.
+    post: Activation,
 }
 
 /// What is fused into a convolution besides its products.
@@ -81,12 +102,73 @@ pub fn conv2d_fused(
         pre,
         bias: extras.bias.is_some(),
         residual: extras.residual.is_some(),
+        post: NONE,
     };
     let inputs: Vec<Var> = ([x, w].into_iter())
         .chain(extras.bias)
         .chain(extras.residual)
         .collect();
     record1(r, op, &inputs)
+}
+
+/// `y = conv(x, w) + bias` and `post(y)`, in one pass over both.
+pub fn conv2d_activated(
+    r: &dyn Recorder,
+    x: Var,
+    w: Var,
+    bias: Option<Var>,
+    post: Activation,
+    geometry: Geometry,
+) -> (Var, Var) {
+    let op = Fprop {
+        geometry,
+        pre: NONE,
+        bias: bias.is_some(),
+        residual: false,
+        post,
+    };
+    let inputs: Vec<Var> = [x, w].into_iter().chain(bias).collect();
+    let outputs = r.record(Arc::new(op), &inputs, &[]);
+    (outputs[0], *outputs.get(1).unwrap_or(&outputs[0]))
+}
+
+/// The convolution of `pre(x)` with `kernel x kernel` weights that keeps the size, for ops that are made of several.
+pub(super) fn same(kernel: usize, pre: Activation, bias: bool) -> Fprop {
+    Fprop {
+        geometry: Geometry::same(kernel),
+        pre,
+        bias,
+        residual: false,
+        post: NONE,
+    }
+}
+
+/// The input gradient of [`same`].
+pub(super) fn same_dgrad(pre: Activation, image: Shape, weights: Shape) -> Dgrad {
+    Dgrad {
+        geometry: Geometry::same(weights[0]),
+        pre,
+        image,
+        weights,
+        start: false,
+    }
+}
+
+/// The gradient of weights of this shape from the input, activated by `pre`, and the gradient of the output.
+pub(super) fn weight_gradient(
+    r: &dyn Recorder,
+    geometry: Geometry,
+    pre: Activation,
+    x: Var,
+    dy: Var,
+    weights: Shape,
+) -> Var {
+    let op = Wgrad {
+        geometry,
+        pre,
+        weights,
+    };
+    record1(r, op, &[x, dy])
 }
 
 /// FLOPs of the products of one pass: the same number for fprop, dgrad and wgrad. Bias and residual are where the sums start.
@@ -99,9 +181,10 @@ impl Fprop {
     pub(super) fn pointwise() -> Self {
         Fprop {
             geometry: Geometry::same(1),
-            pre: Activation::None,
+            pre: NONE,
             bias: false,
             residual: false,
+            post: NONE,
         }
     }
 
@@ -152,7 +235,7 @@ impl Op for Fprop {
         if let Some(residual) = self.residual_index().map(|i| shapes.inputs[i]) {
             ensure_shape!(residual == y, "the residual is {residual}, the output {y}");
         }
-        Ok(vec![y])
+        Ok(vec![y; if self.post == NONE { 1 } else { 2 }])
     }
 
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
@@ -178,6 +261,11 @@ impl Op for Fprop {
                 }
             }
         });
+        if let [(y, _), (after, _)] = &mut *io.outputs {
+            for (after, y) in after.iter_mut().zip(&**y) {
+                *after = self.post.value(*y);
+            }
+        }
     }
 
     fn cpu(&self, io: &mut Io<'_, f32>) {
@@ -193,8 +281,16 @@ impl Op for Fprop {
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
-        let (r, dy) = (cx.recorder, cx.cotangent(0));
-        let dgrad = || Dgrad::record(r, self, dy, cx.inputs[1], cx.inputs[0]);
+        let r = cx.recorder;
+        let dy = match (self.post.function(), cx.cotangents) {
+            (Some(f), &[dy, Some(after)]) => {
+                let through = slope(r, f, after, cx.outputs[0]);
+                let parts: Vec<Var> = dy.into_iter().chain([through]).collect();
+                sum_of(r, &parts)
+            }
+            _ => cx.cotangent(0),
+        };
+        let dgrad = || Dgrad::record(r, self, dy, cx.inputs[1], cx.inputs[0], cx.so_far(0));
         let wgrad = || Wgrad::record(r, self, cx.inputs[0], dy, cx.input_shape(1));
         let mut gradients = vec![cx.wanted(0, dgrad), cx.wanted(1, wgrad)];
         if let Some(i) = self.bias_index() {
@@ -209,7 +305,8 @@ impl Op for Fprop {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         Cost {
             flops: products(shapes.inputs[1], shapes.outputs[0])
-                + self.pre.flops() * shapes.inputs[0].len() as f64,
+                + self.pre.flops() * shapes.inputs[0].len() as f64
+                + self.post.flops() * shapes.outputs[0].len() as f64,
             bytes: compulsory_bytes(shapes),
         }
     }

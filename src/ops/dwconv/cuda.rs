@@ -6,7 +6,8 @@ use super::Fprop;
 use super::gradients::{Dgrad, Wgrad};
 use crate::ops::Shapes;
 use crate::ops::reduce::Columns;
-use crate::program::gpu::{GpuKernel, GpuLaunch, THREADS};
+use crate::program::gpu::{GpuKernel, GpuLaunch, Precision, THREADS};
+use crate::program::variants::{self, Site};
 use crate::tensor::Shape;
 
 const MODULE: &str = "dwconv";
@@ -174,9 +175,27 @@ pub(super) fn wgrad(op: &Wgrad, shapes: Shapes<'_>) -> GpuKernel {
             )
         }
     };
-    let wanted = (BLOCKS / across.max(1)).min(work.div_ceil(fewest));
-    let slice = work.div_ceil(wanted.clamp(1, MAX_SLICES)).max(1);
-    let slices = work.div_ceil(slice).max(1);
+    let cut = |wanted: usize| {
+        let slice = work.div_ceil(wanted.clamp(1, MAX_SLICES)).max(1);
+        (work.div_ceil(slice).max(1), slice)
+    };
+    let most = work.div_ceil(fewest);
+    let rule = cut((BLOCKS / across.max(1)).min(most));
+    let mut cuts = vec![rule];
+    for wanted in [1, rule.0 / 2, 2 * rule.0, 4 * rule.0] {
+        let other = cut(wanted.min(most));
+        if cuts.iter().all(|(slices, _)| *slices != other.0) {
+            cuts.push(other);
+        }
+    }
+    let site = || {
+        Site::new(
+            "dwconv_wgrad",
+            vec![across, work, op.weights.len()],
+            Precision::F32,
+        )
+    };
+    let (slices, slice) = variants::choose(site, &cuts, |(n, _)| n.to_string(), 0);
     let launch = launch.grid([across, slices, 1]).input(0).input(1);
     let finished = |launch: GpuLaunch| {
         let launch = launch.value(window);

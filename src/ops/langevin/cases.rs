@@ -1,10 +1,10 @@
 //! The table of cases.
 
-use super::{LangevinNoise, langevin_update};
+use super::{LangevinNoise, annealed_update, langevin_update};
 use crate::ops::testing::{Case, Input, input};
 use crate::tensor::Shape;
 
-/// Tensors of several shapes, noise drawn and given, a step size of zero.
+/// Tensors of several shapes, noise drawn and given and scaled, a step size of zero.
 pub fn cases() -> Vec<Case> {
     let shapes: [Shape; 3] = [[3, 5].into(), [2, 3, 3, 7].into(), [4, 32, 32, 3].into()];
     let tensors = || -> Vec<Input> { shapes.iter().map(|s| input(*s).fixed()).collect() };
@@ -33,6 +33,31 @@ pub fn cases() -> Vec<Case> {
             },
         ));
     }
+    let scalars = |step_size: f64, scale: f64| {
+        [step_size, scale].map(|v| input(Shape::SCALAR).values(&[v]).fixed())
+    };
+    let [step_size, scale] = scalars(0.3, 0.25);
+    cases.push(Case::with_updates(
+        "noise drawn and scaled",
+        [tensors(), vec![step_size, scale]].concat(),
+        tensors(),
+        |r, x, s| {
+            let noise = LangevinNoise::Philox { first_stream: 11 };
+            annealed_update(r, s, &x[..3], x[3], x[4], noise);
+            Vec::new()
+        },
+    ));
+    let [step_size, scale] = scalars(0.3, 3.0);
+    cases.push(Case::with_updates(
+        "noise given and scaled",
+        [tensors(), vec![step_size], tensors(), vec![scale]].concat(),
+        tensors(),
+        |r, x, s| {
+            let noise = LangevinNoise::Given(&x[4..7]);
+            annealed_update(r, s, &x[..3], x[3], x[7], noise);
+            Vec::new()
+        },
+    ));
     // From zeros without a gradient a step of size 1 is the noise itself, which has the same bits everywhere.
     let zeros = |extents: &[usize]| {
         let x = input(extents).fixed();

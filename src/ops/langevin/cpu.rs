@@ -48,7 +48,10 @@ impl Kernel for Move<'_> {
 pub(super) fn update(op: &Update, io: &mut Io<'_, f32>) {
     let count = io.updates.len();
     let (isa, step_size, inputs) = (simd::isa(), io.input(count)[0], io.inputs);
-    let (root, half) = (step_size.sqrt(), 0.5 * step_size);
+    let (mut root, half) = (step_size.sqrt(), 0.5 * step_size);
+    if op.scaled {
+        root *= io.input(op.tensors(count))[0];
+    }
     let Noise { seed, step, .. } = io.noise;
     let mut pieces = Vec::new();
     for (tensor, (eps, shape)) in io.updates.iter_mut().enumerate() {

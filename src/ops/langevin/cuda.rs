@@ -42,7 +42,11 @@ pub(super) fn update(op: &Update, shapes: Shapes<'_>) -> GpuLaunch {
         Some(_) => GpuLaunch::new("langevin", "langevin_update_f32").noise(),
         None => GpuLaunch::new("langevin", "langevin_update_f32_given"),
     };
-    launch.blocks(blocks).table(items).input(tensors)
+    launch
+        .blocks(blocks)
+        .table(items)
+        .input(tensors)
+        .input_or_null(op.scaled.then(|| op.tensors(tensors)))
 }
 
 #[cfg(test)]
@@ -73,6 +77,7 @@ mod tests {
         };
         let op = Update {
             first_stream: Some(11),
+            scaled: false,
         };
         let launch = update(&op, shapes);
         assert_eq!(launch.grid, [13, 1, 1]);

@@ -1,4 +1,5 @@
-//! One Langevin update of all of a chain's tensors: `eps += -step_size / 2 * g + sqrt(step_size) * noise`.
+//! One Langevin update of all of a chain's tensors: `eps += -step_size / 2 * g + sqrt(step_size) * noise`, where annealed with the noise
+//! multiplied by a factor.
 //!
 //! `g` is the gradient of the chain's own energy (the sum over chains, not their mean). No acceptance step, no clipping.
 
@@ -32,11 +33,23 @@ pub enum LangevinNoise<'a> {
     Given(&'a [Var]),
 }
 
-/// Updates `eps_0 .. eps_k` from `(g_0 .. g_k, step size, noise_0 .. noise_k?)`.
+/// Updates `eps_0 .. eps_k` from `(g_0 .. g_k, step size, noise_0 .. noise_k?, noise scale?)`.
 #[derive(Debug)]
 struct Update {
     /// `None` where the noise comes in as tensors.
     first_stream: Option<u32>,
+    /// Whether the last input is a factor of the noise.
+    scaled: bool,
+}
+
+impl Update {
+    /// Tensors before the factor of the noise, where there is one.
+    fn tensors(&self, states: usize) -> usize {
+        match self.first_stream {
+            Some(_) => states + 1,
+            None => 2 * states + 1,
+        }
+    }
 }
 
 /// Moves the states `eps` by one step along their gradients `grads`; `step_size` is a scalar, axis 0 of each tensor the chain.
@@ -47,12 +60,40 @@ pub fn langevin_update(
     step_size: Var,
     noise: LangevinNoise<'_>,
 ) {
+    record(r, eps, grads, step_size, noise, None);
+}
+
+/// The same with the noise multiplied by the scalar `noise_scale`, which a schedule may change from step to step.
+pub fn annealed_update(
+    r: &dyn Recorder,
+    eps: &[Var],
+    grads: &[Var],
+    step_size: Var,
+    noise_scale: Var,
+    noise: LangevinNoise<'_>,
+) {
+    record(r, eps, grads, step_size, noise, Some(noise_scale));
+}
+
+fn record(
+    r: &dyn Recorder,
+    eps: &[Var],
+    grads: &[Var],
+    step_size: Var,
+    noise: LangevinNoise<'_>,
+    noise_scale: Option<Var>,
+) {
     let (first_stream, given) = match noise {
         LangevinNoise::Philox { first_stream } => (Some(first_stream), &[][..]),
         LangevinNoise::Given(tensors) => (None, tensors),
     };
-    let inputs = [grads, &[step_size], given].concat();
-    r.record(Arc::new(Update { first_stream }), &inputs, eps);
+    let scale: Vec<Var> = noise_scale.into_iter().collect();
+    let inputs = [grads, &[step_size], given, &scale].concat();
+    let op = Update {
+        first_stream,
+        scaled: noise_scale.is_some(),
+    };
+    r.record(Arc::new(op), &inputs, eps);
 }
 
 impl Op for Update {
@@ -60,13 +101,16 @@ impl Op for Update {
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
         let count = shapes.updates.len();
-        let tensors = if self.first_stream.is_some() { 1 } else { 2 } * count;
+        let tensors = self.tensors(count);
         ensure_shape!(
-            shapes.inputs.len() == tensors + 1 && shapes.inputs[count].len() == 1,
-            "{count} states take as many gradients, a scalar step size and as many noises if given, not {:?}",
+            shapes.inputs.len() == tensors + usize::from(self.scaled)
+                && shapes.inputs[count].len() == 1
+                && shapes.inputs[tensors..].iter().all(|s| s.len() == 1),
+            "{count} states take as many gradients, a scalar step size, as many noises if given and a scalar factor of the \
+             noise if it has one, not {:?}",
             shapes.inputs
         );
-        let noise = &shapes.inputs[count + 1..];
+        let noise = &shapes.inputs[count + 1..tensors];
         for (k, eps) in shapes.updates.iter().enumerate() {
             ensure_shape!(
                 shapes.inputs[k] == *eps && noise.get(k).is_none_or(|s| s == eps),
@@ -81,6 +125,10 @@ impl Op for Update {
     fn reference<T: Real>(&self, io: &mut Io<'_, T>) {
         let count = io.updates.len();
         let step_size = io.input(count)[0];
+        let mut root = step_size.sqrt();
+        if self.scaled {
+            root *= io.input(self.tensors(count))[0];
+        }
         let Noise { seed, step, .. } = io.noise;
         for (k, (eps, shape)) in io.updates.iter_mut().enumerate() {
             let first = first_element(&io.noise, *shape);
@@ -98,7 +146,7 @@ impl Op for Update {
                     }
                     None => io.inputs[count + 1 + k].0[i],
                 };
-                *eps += step_size.sqrt() * noise - T::of(0.5) * step_size * g[i];
+                *eps += root * noise - T::of(0.5) * step_size * g[i];
             }
         }
     }

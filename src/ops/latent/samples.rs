@@ -6,8 +6,12 @@ use crate::program::gpu::{GpuKernel, GpuLaunch, THREADS};
 
 /// Elements of a sample up to which a warp takes it whole.
 const SHORT: usize = 256;
-/// Elements of a piece at least, where there are as many: eight for each thread.
-const PIECE: usize = 8 * THREADS as usize;
+/// Elements of a thread where there are as many.
+const SHARE: usize = 8;
+/// Elements of a piece at least, where there are as many.
+const PIECE: usize = SHARE * THREADS as usize;
+/// Threads that a block can have.
+const MOST_THREADS: usize = 1024;
 /// Blocks that keep a large GPU busy.
 const BLOCKS: usize = 512;
 
@@ -22,9 +26,11 @@ pub(in crate::ops) struct Samples {
 }
 
 impl Samples {
-    /// For `count` samples of `length` elements.
+    /// For `count` samples of `length` elements. What a block of all the threads it can have takes in as many steps as pieces would is one
+    /// piece: the second launch would take longer than the sum.
     pub fn new(count: usize, length: usize) -> Self {
-        Self::of_pieces(count, length, PIECE)
+        let whole = length <= SHARE * MOST_THREADS;
+        Self::of_pieces(count, length, if whole { length.max(1) } else { PIECE })
     }
 
     /// The same in pieces of at least `least` elements where there are as many.
@@ -40,13 +46,15 @@ impl Samples {
         }
     }
 
-    /// A launch of `kernel`, or of `kernel_warp` for short samples.
+    /// A launch of `kernel`, of so many threads as its pieces are long, or of `kernel_warp` for short samples.
     pub fn launch(&self, module: &'static str, kernel: &str) -> GpuLaunch {
         if self.length as usize <= SHORT {
             let threads = 32 * self.count as usize;
             return GpuLaunch::new(module, format!("{kernel}_warp")).threads_for(threads);
         }
-        self.blocks(module, kernel)
+        let threads = (self.piece as usize / SHARE).next_multiple_of(32);
+        let threads = threads.clamp(THREADS as usize, MOST_THREADS) as u32;
+        self.blocks(module, kernel).block(threads)
     }
 
     /// A launch of `kernel` with a block for each piece.
@@ -97,6 +105,25 @@ mod tests {
             let launch = Samples::new(count, length).launch("test", "kernel");
             assert_eq!(launch.grid, [blocks, 1, 1], "{count} samples of {length}");
         }
+    }
+
+    #[test]
+    fn a_sample_of_the_model_is_one_block() {
+        let s = Samples::new(64, 16 * 16 * 20);
+        let kernel = s.finish(s.launch("test", "kernel"), 0);
+        let [launch] = &*kernel.launches else {
+            panic!("{kernel:?}")
+        };
+        assert_eq!((launch.grid[0], launch.block[0]), (64, 640));
+        // Pieces of longer ones keep to the usual block, or to a whole one.
+        assert_eq!(
+            Samples::new(8, 100_000).launch("test", "kernel").block[0],
+            256
+        );
+        assert_eq!(
+            Samples::new(512, 1 << 16).launch("test", "kernel").block[0],
+            1024
+        );
     }
 
     #[test]

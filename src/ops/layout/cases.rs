@@ -19,6 +19,27 @@ pub fn cases() -> Vec<Case> {
             move |r, v| vec![concat(r, v, axis)],
         ));
     }
+    // In eights where they are stored as bf16, which a part from outside is not.
+    for outside in [false, true] {
+        let parts = [[2, 3, 5, 8], [2, 3, 5, 24], [2, 3, 5, 16]].map(input);
+        let mut parts = parts.to_vec();
+        if outside {
+            parts[1] = parts[1].clone().fixed();
+        }
+        let name = format!("concat of eights, one from outside: {outside}");
+        cases.push(Case::new(name, parts, |r, v| vec![concat(r, v, 3)]));
+    }
+    for (axis, start, len) in [(3, 8, 16), (1, 1, 2)] {
+        let name = format!("{start}..{} of axis {axis} in eights", start + len);
+        cases.push(Case::new(name, vec![input([2, 4, 3, 32])], move |r, v| {
+            vec![slice(r, v[0], axis, start, len)]
+        }));
+    }
+    cases.push(Case::new(
+        "an image turned in eights",
+        vec![input([2, 3, 4, 8])],
+        |r, v| vec![reshape(r, v[0], [2, 4, 3, 8])],
+    ));
     for (axis, start, len) in [
         (3, 0, 3),
         (3, 4, 3),

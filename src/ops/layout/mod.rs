@@ -12,7 +12,7 @@ pub(in crate::ops) use cuda::copy;
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, record1};
 use crate::ensure_shape;
 use crate::program::Io;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::real::Real;
 use crate::tensor::Shape;
 
@@ -125,7 +125,11 @@ impl Op for Concat {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::concat(self, cx.shapes).into()
+        cuda::concat(self, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::concat_narrow(self, cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -174,7 +178,11 @@ impl Op for Slice {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::slice(self, cx.shapes).into()
+        cuda::slice(self, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::slice_narrow(self, cx.shapes.inputs[0], cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -216,8 +224,12 @@ impl Op for Place {
         self.reference(io);
     }
 
-    fn cuda(&self, _: GpuContext<'_>) -> GpuKernel {
-        cuda::place(self).into()
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::place(self, cx.narrow).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::slice_narrow(&self.slice, self.whole, cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -250,7 +262,11 @@ impl Op for Reshape {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::reshape(cx.shapes).into()
+        cuda::reshape(cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::reshape_narrow(cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {

@@ -382,6 +382,7 @@ pub(super) fn pack(c: &Channels, at: &super::cuda::Layout) -> Vec<GpuLaunch> {
 mod tests {
     use super::*;
     use crate::program::Shapes;
+    use crate::program::gpu::Narrow;
 
     const H200: usize = 227 << 10;
     const A100: usize = 163 << 10;
@@ -408,6 +409,7 @@ mod tests {
             precision: Precision::Bf16,
             shared,
             kept: true,
+            narrow: Narrow::NONE,
         };
         let op = Fprop { channels };
         Fused::new(&op, cx, Shape::new(&x), direction)

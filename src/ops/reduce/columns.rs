@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::program::gpu::GpuLaunch;
+use crate::program::gpu::{GpuLaunch, Precision};
+use crate::program::variants::{self, Site};
 
 /// Threads of a block at most; `COLUMN_THREADS` in the header.
 const THREADS: usize = 256;
@@ -45,7 +46,22 @@ impl Columns {
         let whole = Self::whole(groups, rows, columns);
         let wanted = BLOCKS / (whole.blocks_across().max(1));
         let useful = rows / (whole.height() * SUMMED_ROWS);
-        whole.cut(wanted.min(useful))
+        let cuts = whole.cuts(wanted.min(useful));
+        let site = || Site::new("column_sums", vec![groups, rows, columns], Precision::F32);
+        variants::choose(site, &cuts, |c| c.slices.to_string(), 0)
+    }
+
+    /// With the slices that the rule wants, half, twice and four times as many, and one; a thread sums one row at least.
+    fn cuts(self, rule: usize) -> Vec<Self> {
+        let mut all = vec![self.cut(rule)];
+        let most = self.extents.rows as usize / self.height().max(1);
+        for wanted in [1, rule / 2, 2 * rule, 4 * rule] {
+            let other = self.cut(wanted.min(most));
+            if all.iter().all(|c| c.slices != other.slices) {
+                all.push(other);
+            }
+        }
+        all
     }
 
     /// For sums over all rows by one block, in one launch.

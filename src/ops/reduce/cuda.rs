@@ -2,7 +2,8 @@
 
 use super::{Reduce, Spread};
 use crate::ops::Shapes;
-use crate::program::gpu::{GpuKernel, GpuLaunch, THREADS};
+use crate::program::gpu::{GpuKernel, GpuLaunch, Precision, THREADS};
+use crate::program::variants::{self, Site};
 
 const MODULE: &str = "reduce";
 /// Elements of a row that a block takes at least, where there are as many.
@@ -14,17 +15,38 @@ fn suffix(row: usize) -> &'static str {
     if row.is_multiple_of(4) { "_x4" } else { "" }
 }
 
-/// Into how many slices of how many elements a row is cut; a slice is a multiple of four.
+/// Into how many slices of how many elements the rule cuts a row.
 fn cut(rows: usize, row: usize) -> (usize, usize) {
-    let wanted = (BLOCKS / rows.max(1)).clamp(1, row.div_ceil(SLICE).max(1));
+    slices(
+        (BLOCKS / rows.max(1)).clamp(1, row.div_ceil(SLICE).max(1)),
+        row,
+    )
+}
+
+/// About so many slices, and the elements of each, a multiple of four.
+fn slices(wanted: usize, row: usize) -> (usize, usize) {
     let slice = row.div_ceil(wanted).next_multiple_of(4);
     (row.div_ceil(slice.max(1)).max(1), slice)
+}
+
+/// The rule's cut, and others of a power of two of slices, none of which has less than two numbers for each thread of a block.
+fn cuts(rows: usize, row: usize) -> Vec<(usize, usize)> {
+    let mut all = vec![cut(rows, row)];
+    let most = (row / (2 * THREADS as usize)).clamp(1, BLOCKS);
+    for wanted in (0..).map(|power| 1 << power).take_while(|n| *n <= most) {
+        let variant = slices(wanted, row);
+        if all.iter().all(|(n, _)| *n != variant.0) {
+            all.push(variant);
+        }
+    }
+    all
 }
 
 pub(super) fn reduce(op: &Reduce, shapes: Shapes<'_>) -> GpuKernel {
     let rows = shapes.outputs[0].len();
     let row = shapes.inputs[0].len() / rows.max(1);
-    let (slices, slice) = cut(rows, row);
+    let site = || Site::new("reduce", vec![rows, row], Precision::F32);
+    let (slices, slice) = variants::choose(site, &cuts(rows, row), |(n, _)| n.to_string(), 0);
     let suffix = suffix(row);
     if slices == 1 {
         return GpuLaunch::new(MODULE, format!("reduce_f32{suffix}"))
@@ -81,6 +103,13 @@ mod tests {
                 );
                 assert!(slices <= BLOCKS);
                 assert!(slice.is_multiple_of(4));
+                for (slices, slice) in cuts(rows, row) {
+                    assert!(slice.is_multiple_of(4) && slices * slice >= row);
+                    assert!(
+                        slices == 1 || (slices - 1) * slice < row,
+                        "{slices} of {row}"
+                    );
+                }
             }
         }
         assert_eq!(cut(512, 1 << 20).0, 1);

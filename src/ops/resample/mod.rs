@@ -12,7 +12,7 @@ mod cuda;
 
 use super::{Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1};
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -32,6 +32,9 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resample(pub Kind);
 
+/// Average pooling, for ops that it is a part of.
+pub(super) const AVG_POOL: Resample = Resample(Kind::AvgPool);
+
 /// `dx = A^T dy`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transpose {
@@ -43,6 +46,19 @@ pub(super) struct Transpose {
 /// 2x2 average pooling with stride 2; an odd last row or column is dropped.
 pub fn avg_pool2(r: &dyn Recorder, x: Var) -> Var {
     record1(r, Resample(Kind::AvgPool), &[x])
+}
+
+/// The gradient of [`avg_pool2`] of an image of this shape.
+pub(super) fn avg_pool2_dgrad(r: &dyn Recorder, dy: Var, image: Shape) -> Var {
+    record1(r, avg_pool_transpose(image), &[dy])
+}
+
+/// The same as an op, for ops that it is a part of.
+pub(super) fn avg_pool_transpose(image: Shape) -> Transpose {
+    Transpose {
+        kind: Kind::AvgPool,
+        image,
+    }
 }
 
 /// Each pixel four times.
@@ -161,7 +177,11 @@ impl Op for Resample {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::forward(self, cx.shapes).into()
+        cuda::forward(self, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
@@ -205,8 +225,12 @@ impl Op for Transpose {
         cpu::transpose(self, io);
     }
 
-    fn cuda(&self, _: GpuContext<'_>) -> GpuKernel {
-        cuda::transpose(self).into()
+    fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
+        cuda::transpose(self, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(cx)
     }
 
     /// Second derivatives are never asked for.

@@ -6,7 +6,7 @@ use crate::ops::mbconv::fused::{Around, Beside, Direction, Fused};
 use crate::ops::squeeze_excite::cuda::{self, Gated};
 use crate::ops::{Op, binary, mbconv};
 use crate::program::Shapes;
-use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Tensor};
+use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Narrow, Tensor};
 use crate::tensor::Shape;
 
 /// Kernels move four numbers at once.
@@ -39,9 +39,14 @@ impl Part {
             outputs,
             updates: &[],
         };
-        // Rooms are between whole cells, not between parts.
-        let kept = false;
-        let kernel = op.cuda(GpuContext { shapes, kept, ..cx });
+        // Rooms are between whole cells, not between parts, and a part's tensors are f32 as the scratch is.
+        let (kept, narrow) = (false, Narrow::NONE);
+        let kernel = op.cuda(GpuContext {
+            shapes,
+            kept,
+            narrow,
+            ..cx
+        });
         Part {
             launches: (kernel.launches.into_iter())
                 .map(|launch| launch.placed(&place))
@@ -275,6 +280,7 @@ mod tests {
             precision,
             shared,
             kept: true,
+            narrow: Narrow::NONE,
         };
         [
             fprop(&op, cx(&forward, &outputs)),

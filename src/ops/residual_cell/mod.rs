@@ -191,8 +191,7 @@ impl Op for Fprop {
         gradients[0] = cx.wanted(0, || {
             let mut inputs = vec![dy, x, packed, b, w0, w2, s, g];
             if let [v] = cx.inputs[6..] {
-                let pack = conv2d::gradients::Pack { groups: 1 };
-                inputs.extend([v, record1(r, pack, &[v])]);
+                inputs.extend([v, conv2d::packed(r, conv2d::Geometry::same(1), v)]);
             }
             record1(r, Dgrad(*self), &inputs)
         });

@@ -36,6 +36,24 @@ pub fn cases() -> Vec<Case> {
         vec![input([5, 4001])],
         |r, x| vec![unary(r, Function::Swish, x[0])],
     ));
+    for f in [
+        Function::Swish,
+        Function::LipSwish,
+        Function::Elu,
+        Function::Relu,
+        Function::Affine {
+            scale: -0.3,
+            shift: 2.0,
+        },
+    ] {
+        // Kinks are no business of a copy in bf16 either.
+        let x = input([2, 5, 3, 8]).within(0.1, 3.0);
+        cases.push(Case::new(
+            format!("{f:?} of an image"),
+            vec![x],
+            move |r, x| vec![unary(r, f, x[0])],
+        ));
+    }
     for (f, low, high) in [
         (Function::Elu, 0.1, 3.0),
         (Function::Elu, -4.0, -0.1),

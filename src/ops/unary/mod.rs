@@ -10,7 +10,7 @@ use super::{
     ACTIVATION_FLOPS, Backward, Op, Recorder, ShapeError, Shapes, Var, compulsory_bytes, record1,
 };
 use crate::ensure_shape;
-use crate::program::gpu::{GpuContext, GpuKernel};
+use crate::program::gpu::{GpuContext, GpuKernel, Narrow};
 use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
@@ -129,6 +129,11 @@ pub fn unary(r: &dyn Recorder, f: Function, x: Var) -> Var {
     record1(r, Unary(f), &[x])
 }
 
+/// `dy f'(x)`: the gradient of [`unary`].
+pub(super) fn slope(r: &dyn Recorder, f: Function, dy: Var, x: Var) -> Var {
+    record1(r, UnaryGrad(f), &[dy, x])
+}
+
 /// `x * sigma(x)`.
 pub fn swish(r: &dyn Recorder, x: Var) -> Var {
     unary(r, Function::Swish, x)
@@ -159,16 +164,16 @@ impl Op for Unary {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::value(self.0, cx.shapes.outputs[0].len()).into()
+        cuda::value(self.0, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(self.0, cx)
     }
 
     fn grad(&self, cx: &Backward<'_>) -> Vec<Option<Var>> {
         vec![cx.wanted(0, || {
-            record1(
-                cx.recorder,
-                UnaryGrad(self.0),
-                &[cx.cotangent(0), cx.inputs[0]],
-            )
+            slope(cx.recorder, self.0, cx.cotangent(0), cx.inputs[0])
         })]
     }
 
@@ -204,7 +209,11 @@ impl Op for UnaryGrad {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::derivative(self.0, cx.shapes.outputs[0].len()).into()
+        cuda::derivative(self.0, cx).into()
+    }
+
+    fn narrow(&self, cx: GpuContext<'_>) -> Narrow {
+        cuda::narrow(self.0, cx)
     }
 
     /// Second derivatives are never asked for: the energy gradient is a first derivative, and no gradient flows through a chain.

@@ -10,8 +10,8 @@ use crate::{
     error::Error,
     header,
     nvrtc::Nvrtc,
-    resources,
-    source::{self, Source},
+    resources, sass,
+    source::{self, Source, Target},
     toolchain::{NVRTC_VERSION, PTXAS_VERSION, Toolchain},
 };
 
@@ -83,15 +83,27 @@ impl Compiler {
         Ok(why)
     }
 
-    /// The complete PTX file for a source: compiled, assembled for every architecture, spills refused.
-    pub fn make(&mut self, source: &Source) -> Result<String, Error> {
-        let (nvrtc, tools) = match &mut self.ready {
+    fn ready(&mut self) -> Result<&mut (Nvrtc, Toolchain), Error> {
+        Ok(match &mut self.ready {
             Some(ready) => ready,
             none => {
                 let tools = Toolchain::prepare(&self.venv)?;
                 none.insert((Nvrtc::load(&tools.nvrtc)?, tools))
             }
-        };
+        })
+    }
+
+    /// What the machine code of a PTX file's kernels consists of: see [`sass`].
+    fn sass(&mut self, name: &str, ptx: &str, target: Target) -> Result<Vec<String>, Error> {
+        let venv = self.venv.clone();
+        let (_, tools) = self.ready()?;
+        sass::lines((&tools.ptxas, &tools.nvdisasm), name, ptx, target, &venv)
+    }
+
+    /// The complete PTX file for a source: compiled, assembled for every architecture, spills refused.
+    pub fn make(&mut self, source: &Source) -> Result<String, Error> {
+        let venv = self.venv.clone();
+        let (nvrtc, tools) = self.ready()?;
         let ptx = nvrtc.compile(source)?;
         let mut usage = Vec::new();
         for &arch in source.target.architectures() {
@@ -100,7 +112,7 @@ impl Compiler {
                 &source.ptx_name(),
                 &ptx,
                 arch,
-                &self.venv,
+                &venv,
             )?);
         }
         refuse_spills(source, &usage)?;
@@ -159,38 +171,50 @@ pub fn update(
     }
     fs::create_dir_all(&out).map_err(|e| Error::io(&out, e))?;
     let mut made = Vec::new();
+    let sass_path = out.join(sass::FILE);
+    let listed = fs::read_to_string(&sass_path).unwrap_or_default();
+    let mut sections = Vec::new();
     for path in &sources {
         let source = Source::read(path)?;
-        let ptx_path = out.join(source.ptx_name());
+        let name = source.ptx_name();
+        let ptx_path = out.join(&name);
         let fingerprint = source.fingerprint(&Compiler::identity());
         let present = fs::read_to_string(&ptx_path)
             .ok()
-            .and_then(|text| header::parse(&text));
-        let usage = match present {
-            Some(present) if !force && present.intact && present.source == fingerprint => {
+            .and_then(|text| Some((header::parse(&text)?, text)));
+        let (usage, text) = match present {
+            Some((present, text)) if !force && present.intact && present.source == fingerprint => {
                 tell(Event::Fresh(ptx_path));
-                present.usage
+                (present.usage, text)
             }
             _ => {
                 let text = compiler.make_steady(&source)?;
                 fs::write(&ptx_path, &text).map_err(|e| Error::io(&ptx_path, e))?;
                 tell(Event::Compiled(ptx_path));
-                header::parse(&text)
-                    .map(|header| header.usage)
-                    .unwrap_or_default()
+                let usage = header::parse(&text).map(|header| header.usage);
+                (usage.unwrap_or_default(), text)
             }
         };
-        made.push((source.ptx_name(), usage));
+        let lines = match sass::kept(&listed, &name, &text) {
+            Some(lines) if !force => lines,
+            _ => compiler.sass(&name, &text, source.target)?,
+        };
+        sections.push((name.clone(), text, lines));
+        made.push((name, usage));
     }
     for orphan in orphans(&out, &made)? {
         fs::remove_file(&orphan).map_err(|e| Error::io(&orphan, e))?;
         tell(Event::Removed(orphan));
     }
-    let snapshot_path = out.join(resources::FILE);
-    let snapshot = resources::render(&made);
-    if fs::read_to_string(&snapshot_path).ok().as_deref() != Some(&snapshot) {
-        fs::write(&snapshot_path, snapshot).map_err(|e| Error::io(&snapshot_path, e))?;
-        tell(Event::Snapshot(snapshot_path));
+    let snapshots = [
+        (out.join(resources::FILE), resources::render(&made)),
+        (sass_path, sass::render(&sections)),
+    ];
+    for (path, snapshot) in snapshots {
+        if fs::read_to_string(&path).ok().as_deref() != Some(&snapshot) {
+            fs::write(&path, snapshot).map_err(|e| Error::io(&path, e))?;
+            tell(Event::Snapshot(path));
+        }
     }
     Ok(())
 }
@@ -203,6 +227,10 @@ pub fn check(
 ) -> Result<(), Error> {
     let out = dir.join("ptx");
     let mut made = Vec::new();
+    let sass_path = out.join(sass::FILE);
+    let listed = fs::read_to_string(&sass_path).unwrap_or_default();
+    let mut unlisted = Vec::new();
+    let mut sections = Vec::new();
     for path in &source::list(dir)? {
         let source = Source::read(path)?;
         let ptx_path = out.join(source.ptx_name());
@@ -221,7 +249,12 @@ pub fn check(
             )),
             Some(h) if !h.intact => Some("edited by hand".to_owned()),
             Some(h) => {
-                made.push((source.ptx_name(), h.usage));
+                let name = source.ptx_name();
+                match sass::kept(&listed, &name, &text) {
+                    Some(lines) => sections.push((name.clone(), text.clone(), lines)),
+                    None => unlisted.push(name.clone()),
+                }
+                made.push((name, h.usage));
                 match &mut compiler {
                     Some(compiler) => compiler.drift(&source, &text)?,
                     None => None,
@@ -252,6 +285,17 @@ pub fn check(
                 path,
                 format!("differs from what the PTX files say:\n{}", lines.join("\n")),
             ),
+        });
+        tell(if !unlisted.is_empty() {
+            let names = unlisted.join(", ");
+            Event::Drift(
+                sass_path,
+                format!("does not tell of the machine code of {names}"),
+            )
+        } else if sections.len() == made.len() && sass::render(&sections) != listed {
+            Event::Drift(sass_path, "has more or less than the PTX files".into())
+        } else {
+            Event::Fresh(sass_path)
         });
     }
     Ok(())

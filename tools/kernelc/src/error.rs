@@ -52,6 +52,14 @@ pub enum Error {
     /// The NVRTC library is there but could not be used.
     #[error("NVRTC: {0}")]
     Nvrtc(String),
+    /// The machine code could not be listed.
+    #[error("{file}: nvdisasm refused its machine code:\n{log}")]
+    Disassemble {
+        /// The PTX file.
+        file: String,
+        /// What it printed.
+        log: String,
+    },
     /// NVRTC refused a source.
     #[error("{file}: NVRTC refused it:\n{log}")]
     Compile {

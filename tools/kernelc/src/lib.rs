@@ -10,6 +10,7 @@
 //! * [`nvrtc`] is the compiler, loaded by absolute path.
 //! * [`assemble`] runs ptxas and reads its resource report.
 //! * [`resources`] is the snapshot of registers, spills and shared memory kept beside the PTX.
+//! * [`sass`] counts the machine code's telling instructions, kept beside the PTX too.
 //! * [`build`] puts them together: what is stale, what drifted.
 
 pub mod assemble;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod header;
 pub mod nvrtc;
 pub mod resources;
+pub mod sass;
 pub mod source;
 pub mod toolchain;
 

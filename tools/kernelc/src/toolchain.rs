@@ -1,4 +1,4 @@
-//! NVRTC and ptxas from the package index, in a virtual environment of their own.
+//! NVRTC, ptxas and nvdisasm from the package index, in a virtual environment of their own.
 
 use std::{
     env, fs,
@@ -12,21 +12,26 @@ use crate::error::Error;
 pub const NVRTC_VERSION: &str = "12.0.140";
 /// ptxas's version, which knows sm_80 to sm_120.
 pub const PTXAS_VERSION: &str = "12.8.93";
+/// nvdisasm's version; the package index has none older that knows sm_80 to sm_120.
+pub const NVDISASM_VERSION: &str = "13.2.51";
 
-/// The two programs, by absolute path.
+/// The programs, by absolute path.
 #[derive(Debug, Clone)]
 pub struct Toolchain {
     /// `libnvrtc.so.12`.
     pub nvrtc: PathBuf,
     /// The `ptxas` executable.
     pub ptxas: PathBuf,
+    /// The `nvdisasm` executable.
+    pub nvdisasm: PathBuf,
 }
 
 impl Toolchain {
-    /// Finds both in `venv`, or makes the environment and installs them there.
+    /// Finds them in `venv`, or makes the environment and installs them there.
     pub fn prepare(venv: &Path) -> Result<Self, Error> {
         let stamp = venv.join("kernelc-versions");
-        let wanted = format!("nvrtc {NVRTC_VERSION}\nptxas {PTXAS_VERSION}\n");
+        let wanted =
+            format!("nvrtc {NVRTC_VERSION}\nptxas {PTXAS_VERSION}\nnvdisasm {NVDISASM_VERSION}\n");
         if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted)
             && let Some(found) = Self::find(venv)
         {
@@ -35,7 +40,7 @@ impl Toolchain {
         Self::install(venv)?;
         let found = Self::find(venv).ok_or_else(|| Error::Toolchain {
             venv: venv.to_owned(),
-            what: "pip reported success, but libnvrtc.so.12 or ptxas is not there".into(),
+            what: "pip reported success, but libnvrtc.so.12, ptxas or nvdisasm is not there".into(),
             hint: "The wheels exist for Linux x86_64 and aarch64 only. Delete the directory and try again.".into(),
         })?;
         fs::write(&stamp, wanted).map_err(|e| Error::io(stamp, e))?;
@@ -48,8 +53,13 @@ impl Toolchain {
             let nvidia = entry.path().join("site-packages/nvidia");
             let nvrtc = nvidia.join("cuda_nvrtc/lib/libnvrtc.so.12");
             let ptxas = nvidia.join("cuda_nvcc/bin/ptxas");
-            if nvrtc.is_file() && ptxas.is_file() {
-                return Some(Self { nvrtc, ptxas });
+            let nvdisasm = nvidia.join("cu13/bin/nvdisasm");
+            if nvrtc.is_file() && ptxas.is_file() && nvdisasm.is_file() {
+                return Some(Self {
+                    nvrtc,
+                    ptxas,
+                    nvdisasm,
+                });
             }
         }
         None
@@ -60,6 +70,7 @@ impl Toolchain {
         let packages = [
             format!("nvidia-cuda-nvrtc-cu12=={NVRTC_VERSION}"),
             format!("nvidia-cuda-nvcc-cu12=={PTXAS_VERSION}"),
+            format!("nvidia-cuda-nvdisasm=={NVDISASM_VERSION}"),
         ];
         run(
             venv,
@@ -80,10 +91,10 @@ impl Toolchain {
                 ])
                 .args(&packages),
             &format!(
-                "A package index that has {} and {} is needed once (60 MB). Behind a mirror set PIP_INDEX_URL; \
+                "A package index that has {}, {} and {} is needed once (70 MB). Behind a mirror set PIP_INDEX_URL; \
                  with the wheels in a directory set PIP_NO_INDEX=1 and PIP_FIND_LINKS to it. The committed PTX \
                  can be used without any of this.",
-                packages[0], packages[1]
+                packages[0], packages[1], packages[2]
             ),
         )
     }

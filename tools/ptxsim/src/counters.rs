@@ -17,8 +17,12 @@ pub struct Counters {
     pub by_class: BTreeMap<&'static str, u64>,
     /// Floating-point operations by unit (`f32`, `f64`, `f16`, `f16-tensor`, `tf32-tensor`); an fma is two.
     pub flops: BTreeMap<&'static str, u64>,
+    /// Results of the special-function unit, per lane: approximate functions, and one for each IEEE division, reciprocal and root.
+    pub special_functions: u64,
     /// Global loads and stores issued for a warp.
     pub global_requests: u64,
+    /// 32-byte sectors that these touched, by the bytes that a lane asked for (1, 2, 4, 8, 16); those of bulk copies among 16.
+    pub sectors_by_width: BTreeMap<u32, u64>,
     /// Bytes that lanes asked global loads for.
     pub global_load_bytes: u64,
     /// Bytes that lanes gave global stores.
@@ -33,12 +37,16 @@ pub struct Counters {
     pub store_sectors_unique: u64,
     /// Least sectors that the same bytes would need if they were contiguous, summed over warp instructions.
     pub ideal_sectors: u64,
-    /// Shared-memory loads and stores issued for a warp.
+    /// Shared-memory loads and stores issued for a warp; core matrices (eight rows of 16 bytes) that `wgmma` reads.
     pub shared_requests: u64,
     /// Passes that those take; without conflicts each takes as many as its bytes need.
     pub shared_wavefronts: u64,
     /// Passes beyond those that the bytes need: bank conflicts.
     pub bank_conflicts: u64,
+    /// Bulk copies, each way.
+    pub bulk_copies: u64,
+    /// Bytes that they moved; also among the global loads and stores.
+    pub bulk_bytes: u64,
     /// Global atomics, per lane.
     pub global_atomics: u64,
     /// Shared atomics, per lane.
@@ -60,7 +68,11 @@ impl Counters {
         for (unit, count) in &other.flops {
             *self.flops.entry(unit).or_default() += count;
         }
+        self.special_functions += other.special_functions;
         self.global_requests += other.global_requests;
+        for (width, count) in &other.sectors_by_width {
+            *self.sectors_by_width.entry(*width).or_default() += count;
+        }
         self.global_load_bytes += other.global_load_bytes;
         self.global_store_bytes += other.global_store_bytes;
         self.load_sectors += other.load_sectors;
@@ -71,6 +83,8 @@ impl Counters {
         self.shared_requests += other.shared_requests;
         self.shared_wavefronts += other.shared_wavefronts;
         self.bank_conflicts += other.bank_conflicts;
+        self.bulk_copies += other.bulk_copies;
+        self.bulk_bytes += other.bulk_bytes;
         self.global_atomics += other.global_atomics;
         self.shared_atomics += other.shared_atomics;
         self.divergent_branches += other.divergent_branches;

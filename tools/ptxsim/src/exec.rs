@@ -112,7 +112,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn execute(arguments: &Arguments) -> Result<u8, ExecError> {
     let stand_in = find_stand_in()?;
     let scratch = Scratch::new()?;
-    for name in ["libcuda.so", "libcuda.so.1"] {
+    for name in ["libcuda.so", "libcuda.so.1", "libnvToolsExt.so"] {
         let link = scratch.0.join(name);
         std::os::unix::fs::symlink(&stand_in, &link)
             .map_err(|source| ExecError::File { path: link, source })?;

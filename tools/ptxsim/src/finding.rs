@@ -40,6 +40,15 @@ pub enum FindingKind {
     AsyncCopyNotWaited,
     /// Data of a `cp.async` was read by another thread with no barrier after the wait.
     AsyncCopyNoBarrier,
+    /// An mbarrier that is not initialised, or has more arrivals or bytes than it can count; its bytes used otherwise; a wait
+    /// that never ends.
+    MbarrierMisuse,
+    /// `wgmma` or a bulk copy reads shared memory that a thread wrote with no `fence.proxy.async` after.
+    NoProxyFence,
+    /// Registers of a `wgmma` used before it was waited for, or written with no `wgmma.fence` before it.
+    WgmmaRegisters,
+    /// An instruction of a warpgroup that its four warps do not execute together.
+    WarpgroupDivergence,
     /// `trap` was executed.
     Trap,
 }
@@ -64,6 +73,10 @@ impl FindingKind {
             FindingKind::ShuffleFromInactive => "shuffle-from-inactive",
             FindingKind::AsyncCopyNotWaited => "async-copy-not-waited",
             FindingKind::AsyncCopyNoBarrier => "async-copy-no-barrier",
+            FindingKind::MbarrierMisuse => "mbarrier-misuse",
+            FindingKind::NoProxyFence => "no-proxy-fence",
+            FindingKind::WgmmaRegisters => "wgmma-registers",
+            FindingKind::WarpgroupDivergence => "warpgroup-divergence",
             FindingKind::Trap => "trap",
         }
     }

@@ -108,6 +108,19 @@ impl Module {
         &self.target
     }
 
+    /// Whether a GPU of this compute capability runs it: PTX runs on its own architecture and newer ones; with a suffix such as
+    /// `a` on its own only.
+    pub fn runs_on(&self, (major, minor): (u32, u32)) -> bool {
+        let chip = major * 10 + minor;
+        let number = self.target.strip_prefix("sm_").unwrap_or(&self.target);
+        let plain = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        match plain.parse::<u32>() {
+            Ok(arch) if plain == number => arch <= chip,
+            Ok(arch) => arch == chip,
+            Err(_) => false,
+        }
+    }
+
     /// The PTX ISA version, major and minor.
     pub fn version(&self) -> (u32, u32) {
         self.version
@@ -131,5 +144,23 @@ impl Module {
     /// Parses and decodes a whole PTX file. Everything in it must be understood, used or not.
     pub fn parse(file_name: &str, ptx: &str) -> Result<Module, ParseError> {
         parse(file_name, ptx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ptx_runs_on_newer_chips_unless_it_is_for_one_alone() {
+        let runs = |target: &str, chip| {
+            let text = format!(".version 8.0\n.target {target}\n.address_size 64\n");
+            Module::parse("x.ptx", &text).unwrap().runs_on(chip)
+        };
+        assert!(runs("sm_80", (9, 0)));
+        assert!(!runs("sm_90", (8, 9)));
+        assert!(runs("sm_90a", (9, 0)));
+        assert!(!runs("sm_90a", (10, 0)));
+        assert!(!runs("sm_90a", (8, 0)));
     }
 }

@@ -69,6 +69,12 @@ fn check(kernel: &Kernel, config: &LaunchConfig) -> Result<(), String> {
             config.chip.name
         ));
     }
+    if kernel.code.mbarriers && threads > u64::from(MAX_THREADS - 32) {
+        return Err(format!(
+            "{threads} threads per block with mbarriers or bulk copies; {} are supported",
+            MAX_THREADS - 32
+        ));
+    }
     if config.params.len() != kernel.param_bytes as usize {
         let (has, wants) = (config.params.len(), kernel.param_bytes);
         return Err(format!(
@@ -213,6 +219,13 @@ pub(crate) fn run(
         message,
     };
     check(kernel, config).map_err(bad)?;
+    let (module, chip) = (loaded.module(), &config.chip);
+    if !module.runs_on(chip.compute_capability) {
+        let (target, name) = (module.target(), chip.name);
+        return Err(bad(format!(
+            "the PTX is for {target}, which {name} does not run"
+        )));
+    }
     if u64::from(kernel.code.dynamic_offset) + u64::from(config.dynamic_shared) > WINDOW {
         return Err(bad(format!(
             "shared memory does not fit the window at {SHARED_WINDOW:#x}"
@@ -396,6 +409,7 @@ fn report(
         if let Some((unit, each)) = meta.flops {
             *counters.flops.entry(unit).or_default() += each * lanes;
         }
+        counters.special_functions += meta.special_functions * lanes;
     }
     let module = loaded.module();
     let mut findings: Vec<Finding> = outcome

@@ -351,8 +351,8 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ("mov.u32 %r1, %nothing;", "%nothing"),
         ("bra NOWHERE;", "NOWHERE"),
         ("fma.f32 %f1, %f2, %f3, %f4;", "rounding"),
-        ("wgmma.fence.sync.aligned;", "unknown instruction"),
-        ("cp.async.bulk.commit_group;", "not supported"),
+        ("wgmma.fence.sync.aligned;", "needs .target sm_90a"),
+        ("cp.async.bulk.commit_group;", "needs .target sm_90,"),
         ("call foo;", "function foo is not declared"),
         (
             "ld.global.v4.u64 {%rd1,%rd2,%rd3,%rd4}, [%rd0];",

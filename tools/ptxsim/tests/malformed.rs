@@ -7,6 +7,7 @@ use ptxsim::{Case, LaunchConfig, Loaded, Memory, Module, launch};
 
 const PTX: &str = include_str!("kernels/ptx/divergent.ptx");
 const MMA: &str = include_str!("kernels/ptx/gemm_bf16.ptx");
+const HOPPER: &str = include_str!("kernels/ptx/planted_hopper.ptx");
 
 /// Parses; what parses is also run, on no memory, with few instructions.
 fn survive(text: &str) {
@@ -26,7 +27,7 @@ fn survive(text: &str) {
             instruction_limit: 2_000,
             params: vec![1; bytes as usize],
             threads: 1,
-            ..LaunchConfig::new([2, 1, 1], [48, 1, 1])
+            ..LaunchConfig::new([2, 1, 1], [144, 1, 1])
         };
         // Refused, stopped or finished: all are fine.
         let _ = launch(&loaded, &name, &config, &memory);
@@ -38,7 +39,7 @@ proptest! {
 
     #[test]
     fn mutated_lines(
-        source in prop::sample::select(vec![PTX, MMA]),
+        source in prop::sample::select(vec![PTX, MMA, HOPPER]),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..6u8), 1..4),
     ) {
         let mut lines: Vec<String> = source.lines().map(str::to_owned).collect();

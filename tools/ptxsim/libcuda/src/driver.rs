@@ -61,6 +61,8 @@ pub struct Driver {
     pub pending_error: Option<Status>,
     /// What every call answers after that has been told.
     pub sticky: Option<Status>,
+    /// Whether a profiler's capture window is open.
+    pub profiling: bool,
     pub report: ProgramReport,
 }
 
@@ -314,6 +316,7 @@ impl Driver {
             launches: BTreeMap::new(),
             pending_error: None,
             sticky: None,
+            profiling: false,
             report: ProgramReport::new(settings.chip.clone(), settings.shuffle),
             settings,
         }

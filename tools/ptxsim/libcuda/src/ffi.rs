@@ -150,6 +150,11 @@ impl<T: Copy> In<T> {
 pub struct Text(*const c_char);
 
 impl Text {
+    /// An address that stands in a structure the caller passed; the same promise covers it.
+    pub fn from_address(address: *const c_char) -> Self {
+        Self(address)
+    }
+
     /// The string as UTF-8; null is an invalid value.
     pub fn get(&self) -> Result<String, Status> {
         if self.0.is_null() {

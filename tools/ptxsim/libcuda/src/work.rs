@@ -246,6 +246,7 @@ impl Driver {
             dynamic_shared: work.dynamic_shared,
             from_graph,
         };
+        self.report.profiled_launches += u64::from(self.profiling);
         let news = self.report.add_launch(facts, &report);
         if let Some(message) = stopped {
             let call = format!("launch of {}", function.name);

@@ -37,6 +37,10 @@ pub struct ProgramReport {
     pub allocations: u64,
     /// Graph replays.
     pub graph_launches: u64,
+    /// Launches between `cuProfilerStart` and `cuProfilerStop`.
+    pub profiled_launches: u64,
+    /// NVTX ranges by name, and how often each was opened.
+    pub ranges: BTreeMap<String, u64>,
 }
 
 /// Device memory that was never freed.
@@ -108,6 +112,8 @@ impl ProgramReport {
             peak_bytes: 0,
             allocations: 0,
             graph_launches: 0,
+            profiled_launches: 0,
+            ranges: BTreeMap::new(),
         }
     }
 
@@ -207,6 +213,13 @@ impl fmt::Display for ProgramReport {
             binary(self.peak_bytes),
             self.graph_launches
         )?;
+        if self.profiled_launches > 0 {
+            writeln!(
+                f,
+                "{} launches in a profiler's window",
+                self.profiled_launches
+            )?;
+        }
         for kernel in &self.kernels {
             kernel.fmt_on(&self.chip, f)?;
         }

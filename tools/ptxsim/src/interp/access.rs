@@ -2,11 +2,10 @@
 
 use super::block::Common;
 use super::global::GlobalAccess;
-use super::machine::Worker;
-use super::race::HazardKind;
+use super::machine::{Site, Worker};
+use super::race::{ENGINE, HazardKind};
 use super::registers::{Lanes64, lanes};
 use super::shared::{SharedFault, place};
-use super::traffic::{bank_passes, sectors};
 use super::warp::Warp;
 use crate::finding::{Access, FindingKind};
 use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
@@ -143,6 +142,17 @@ impl Worker<'_> {
         access: Access,
         fault: SharedFault,
     ) {
+        self.shared_fault_at(warp.site(lane), address, access, fault);
+    }
+
+    /// The same at any instruction.
+    pub fn shared_fault_at(
+        &mut self,
+        site: Site,
+        address: u64,
+        access: Access,
+        fault: SharedFault,
+    ) {
         let code = self.m.code;
         let (kind, message) = match fault {
             SharedFault::Unwritten => (
@@ -151,8 +161,19 @@ impl Worker<'_> {
             ),
             SharedFault::InFlight => (
                 FindingKind::AsyncCopyNotWaited,
-                "access to shared memory that a cp.async fills, before the copy was waited for"
+                "access to shared memory that an asynchronous copy fills, before the copy was waited for"
                     .to_owned(),
+            ),
+            SharedFault::Mbarrier => (
+                FindingKind::MbarrierMisuse,
+                "access to the bytes of an mbarrier by something else than mbarrier instructions"
+                    .to_owned(),
+            ),
+            SharedFault::NoProxyFence(writer) => (
+                FindingKind::NoProxyFence,
+                format!(
+                    "wgmma or a bulk copy reads what warp {writer} wrote with no fence.proxy.async after"
+                ),
             ),
             SharedFault::Race(hazard) => {
                 let kind = match (hazard.async_copy, hazard.in_warp) {
@@ -161,7 +182,11 @@ impl Worker<'_> {
                     (false, false) => FindingKind::SharedRace,
                 };
                 let what = match hazard.kind {
-                    HazardKind::ReadAfterWrite if hazard.async_copy => "reads what a cp.async of",
+                    HazardKind::ReadAfterWrite
+                        if hazard.async_copy && hazard.other != ENGINE =>
+                    {
+                        "reads what a cp.async of"
+                    }
                     HazardKind::ReadAfterWrite => "reads what",
                     HazardKind::WriteAfterRead => "changes what",
                     HazardKind::WriteAfterWrite => "overwrites with another value what",
@@ -171,7 +196,9 @@ impl Worker<'_> {
                     HazardKind::WriteAfterRead => "read",
                     _ => "wrote",
                 };
-                let who = if hazard.in_warp {
+                let who = if hazard.async_copy && hazard.other == ENGINE {
+                    "the copy engine brought with no wait for its mbarrier".to_owned()
+                } else if hazard.in_warp {
                     format!("another lane of this warp {did} with no __syncwarp between")
                 } else {
                     format!("warp {} {did} with no barrier between", hazard.other)
@@ -179,7 +206,7 @@ impl Worker<'_> {
                 (kind, format!("shared memory race: {what} {who}"))
             }
         };
-        self.report_access(warp.site(lane), kind, access, address, || {
+        self.report_access(site, kind, access, address, || {
             (message, Some(place(code, address)))
         });
     }
@@ -556,47 +583,5 @@ impl Worker<'_> {
             }
         }
         common.shared.put(address, bytes, value);
-    }
-
-    fn count_shared(&mut self, addresses: &Lanes64, mask: u32, total: u32) {
-        let (passes, needed) = bank_passes(addresses, mask, total);
-        self.counters.shared_requests += 1;
-        self.counters.shared_wavefronts += passes;
-        self.counters.bank_conflicts += passes - needed;
-    }
-
-    pub fn count_ldmatrix(&mut self, addresses: &Lanes64, mask: u32) {
-        self.count_shared(addresses, mask, 16);
-    }
-
-    /// Counts the sectors of a global access, each once per launch too.
-    pub fn count_global(&mut self, addresses: &Lanes64, mask: u32, total: u32, store: bool) {
-        let mut list = [0u64; 64];
-        let (count, bytes) = sectors(addresses, mask, total, &mut list);
-        let mut unique = 0;
-        for sector in &list[..count] {
-            let Some(allocation) = self
-                .locate(sector * 32, 1)
-                .or_else(|| self.locate(sector * 32 + 31, 1))
-            else {
-                continue;
-            };
-            let index = ((sector * 32).saturating_sub(allocation.base) / 32) as usize;
-            unique += u64::from(allocation.touch_sector(index, self.m.launch, store));
-        }
-        let count = count as u64;
-        let c = &mut self.counters;
-        c.global_requests += 1;
-        c.ideal_sectors += u64::from(bytes.div_ceil(32)).min(count);
-        let asked = u64::from(mask.count_ones() * total);
-        if store {
-            c.global_store_bytes += asked;
-            c.store_sectors += count;
-            c.store_sectors_unique += unique;
-        } else {
-            c.global_load_bytes += asked;
-            c.load_sectors += count;
-            c.load_sectors_unique += unique;
-        }
     }
 }

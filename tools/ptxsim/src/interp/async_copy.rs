@@ -46,6 +46,7 @@ impl Worker<'_> {
         if reading != 0 {
             self.count_global(&from, reading, bytes, false);
         }
+        self.count_shared(&to, mask, bytes);
         if warp.copies.is_empty() {
             warp.copies.resize_with(32, Copies::default);
         }

@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::barrier::Barrier;
+use super::hopper::Engines;
 use super::machine::{Machine, Site, Worker};
 use super::race::Order;
 use super::shared::Shared;
 use super::warp::{State, Warp};
+use super::wgmma::Together;
 use crate::finding::FindingKind;
 
 /// What the warps of a block share.
@@ -15,6 +17,7 @@ pub(crate) struct Common {
     pub shared: Shared,
     pub order: Order,
     pub barriers: Vec<Barrier>,
+    pub engines: Engines,
 }
 
 /// A block that is run.
@@ -75,6 +78,7 @@ impl Block {
             shared: Shared::default(),
             order: Order::new(),
             barriers,
+            engines: Engines::default(),
         };
         Block {
             warps: Vec::new(),
@@ -95,10 +99,15 @@ impl Block {
             warp.reset(m, index as u32, linear);
         }
         self.common.shared.reset(m.code, m.dynamic_shared, m.check);
-        self.common
-            .order
-            .reset(m.check && m.fenced, m.check && m.fenced_shared);
+        self.common.order.reset(
+            m.check && m.fenced,
+            m.check && m.fenced_shared,
+            m.code.mbarriers,
+        );
         self.common.barriers.fill(Barrier::default());
+        self.common.engines.mbarriers.clear();
+        self.common.engines.bulk.clear();
+        (self.common.engines.groups.iter_mut()).for_each(Together::clear);
         self.random = Random(m.shuffle.unwrap_or(0) ^ linear.wrapping_mul(0xd6e8_feb8_6659_fd93));
         self.turn = 0;
     }
@@ -129,7 +138,11 @@ impl Block {
         loop {
             let count = self.warps.len();
             let first = self.turn;
-            let running = |index: &usize| self.warps[*index].state == State::Running;
+            let running = |index: &usize| match self.warps[*index].state {
+                State::Running => true,
+                State::Polling(address, phase) => self.common.engines.ready(address, phase),
+                State::Waiting(_) | State::Done => false,
+            };
             let next = if worker.m.shuffle.is_some() {
                 let candidates: Vec<usize> = (0..count).filter(running).collect();
                 match candidates.len() as u64 {
@@ -141,20 +154,19 @@ impl Block {
             };
             let Some(index) = next else {
                 if self.warps.iter().all(|warp| warp.state == State::Done) {
+                    worker.end_block(self);
                     return Ok(true);
                 }
                 if worker.complete_barriers(self) {
                     continue;
                 }
-                let stop = self.deadlock();
+                let (kind, stop) = self.deadlock();
                 if worker.m.check {
                     let site = Site {
                         pc: stop.pc,
                         thread: stop.thread,
                     };
-                    worker.report(site, FindingKind::BarrierDivergence, || {
-                        stop.message.clone()
-                    });
+                    worker.report(site, kind, || stop.message.clone());
                 }
                 return Err(stop);
             };
@@ -164,6 +176,7 @@ impl Block {
                 TURN
             };
             let warp = &mut self.warps[index];
+            warp.state = State::Running;
             let before = warp.executed;
             worker.run_warp(&mut self.common, warp, turn.min(budget))?;
             self.spent += self.warps[index].executed - before;
@@ -189,17 +202,29 @@ impl Block {
         }
     }
 
-    fn deadlock(&self) -> Stop {
-        let waiting = self
-            .warps
-            .iter()
-            .find(|warp| matches!(warp.state, State::Waiting(_)));
-        let (pc, thread) = waiting.map_or((0, 0), |warp| (warp.pc, warp.index * 32));
-        let message = "deadlock: the threads that this barrier waits for never arrive".into();
-        Stop {
+    fn deadlock(&self) -> (FindingKind, Stop) {
+        let find = |which: fn(&State) -> bool| self.warps.iter().find(|warp| which(&warp.state));
+        let waiting = find(|state| matches!(state, State::Waiting(_)));
+        let polling = find(|state| matches!(state, State::Polling(..)));
+        let (pc, thread) = polling
+            .or(waiting)
+            .map_or((0, 0), |warp| (warp.pc, warp.index * 32));
+        let (kind, message) = match polling {
+            Some(_) => (
+                FindingKind::MbarrierMisuse,
+                "deadlock: the phase of the mbarrier that this waits for is never complete",
+            ),
+            None => (
+                FindingKind::BarrierDivergence,
+                "deadlock: the threads that this barrier waits for never arrive",
+            ),
+        };
+        let message = message.into();
+        let stop = Stop {
             pc,
             thread,
             message,
-        }
+        };
+        (kind, stop)
     }
 }

@@ -7,6 +7,9 @@
 
 use super::happens::{BlockClock, Clock};
 
+/// The warp number under which the copy engine writes; kernels with bulk copies have fewer than 32 warps.
+pub(crate) const ENGINE: u32 = 31;
+
 /// What orders the accesses of a block's warps.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -16,6 +19,12 @@ pub(crate) struct Order {
     seen: Vec<[u32; 32]>,
     /// The least of `seen[v]` over the other warps.
     floor: [u32; 32],
+    /// In kernels with mbarriers: accesses of some lanes of warp `r`, before a later time than `seen[v][r]`.
+    part: Vec<[Part; 32]>,
+    /// In kernels with mbarriers: the time at which the lanes of each warp last met.
+    met: [u32; 32],
+    /// Whether the kernel has mbarriers.
+    mbarriers: bool,
     /// In kernels that order blocks by fences and atomics, what those order.
     pub clock: Option<Box<Clock>>,
     /// The same within the block, by its shared memory.
@@ -28,12 +37,21 @@ impl Order {
             now: 1,
             seen: vec![[0; 32]; 32],
             floor: [0; 32],
+            part: Vec::new(),
+            met: [0; 32],
+            mbarriers: false,
             clock: None,
             shared: None,
         }
     }
 
-    pub fn reset(&mut self, fenced: bool, fenced_shared: bool) {
+    pub fn reset(&mut self, fenced: bool, fenced_shared: bool, mbarriers: bool) {
+        self.mbarriers = mbarriers;
+        self.met = [1; 32];
+        self.part.clear();
+        if mbarriers {
+            self.part.resize(32, [Part::default(); 32]);
+        }
         self.clock = fenced.then(|| Box::new(Clock::new()));
         self.shared = fenced_shared.then(|| Box::new(BlockClock::new()));
         self.now = 1;
@@ -53,8 +71,57 @@ impl Order {
         arrived
     }
 
+    /// Some lanes of a warp arrive at an mbarrier; `live` are those that it has.
+    pub fn release(&mut self, warp: u32, lanes: u32, live: u32, to: &mut Released) {
+        let w = warp as usize;
+        let mut row = Released {
+            before: self.seen[w],
+            part: self.part[w],
+        };
+        if lanes & live == live {
+            row.before[w] = self.now + 1;
+        } else {
+            row.before[w] = row.before[w].max(self.met[w]);
+            row.part[w] = Part {
+                before: self.now + 1,
+                lanes,
+            };
+        }
+        self.now += 1;
+        to.join(&row);
+    }
+
+    /// The copy engine has written what an mbarrier waits for.
+    pub fn release_engine(&mut self, to: &mut Released) {
+        to.before[ENGINE as usize] = self.now + 1;
+        self.now += 1;
+    }
+
+    /// A warp has waited for an mbarrier.
+    pub fn acquire(&mut self, warp: u32, from: &Released, warps: usize) {
+        let mut mine = Released {
+            before: self.seen[warp as usize],
+            part: self.part[warp as usize],
+        };
+        mine.join(from);
+        self.seen[warp as usize] = mine.before;
+        self.part[warp as usize] = mine.part;
+        self.lower(warp as usize, warps);
+    }
+
+    /// Finds the floor of a warp anew.
+    fn lower(&mut self, v: usize, warps: usize) {
+        let engine = self.mbarriers.then_some(ENGINE as usize);
+        let others = (0..warps).chain(engine).filter(|r| *r != v);
+        self.floor[v] = others.map(|r| self.seen[v][r]).min().unwrap_or(u32::MAX);
+    }
+
     /// The lanes of a warp have met.
     pub fn meet(&mut self, warp: u32) {
+        if self.mbarriers {
+            self.now += 1;
+            self.met[warp as usize] = self.now;
+        }
         let shared = self.shared.as_mut().map(|shared| &mut shared.clock);
         for clock in self.clock.as_deref_mut().into_iter().chain(shared) {
             clock.meet(warp);
@@ -89,16 +156,66 @@ impl Order {
             for (s, m) in self.seen[v].iter_mut().zip(&merged) {
                 *s = (*s).max(*m);
             }
-            let others = (0..warps).filter(|r| *r != v);
-            self.floor[v] = others.map(|r| self.seen[v][r]).min().unwrap_or(u32::MAX);
+            self.lower(v, warps);
+            if self.mbarriers {
+                self.met[v] = self.now;
+            }
         }
     }
 
-    /// Whether an access at `time` by one of `others` is not ordered before warp `v`'s present.
-    fn unordered(&self, v: u32, time: u32, others: u32) -> bool {
+    /// Whether an access at `time` by one of `others` is not ordered before warp `v`'s present. `last`: of one of them, the
+    /// lanes that accessed.
+    fn unordered(&self, v: u32, time: u32, others: u32, last: (u8, u32)) -> bool {
         time >= self.floor[v as usize]
             && others != 0
-            && (0..32).any(|r| others >> r & 1 == 1 && time >= self.seen[v as usize][r])
+            && (0..32).any(|r| {
+                others >> r & 1 == 1
+                    && time >= self.seen[v as usize][r]
+                    && !self.in_part(v as usize, r, time, last)
+            })
+    }
+
+    #[cold]
+    fn in_part(&self, v: usize, r: usize, time: u32, (warp, lanes): (u8, u32)) -> bool {
+        let part = self.part.get(v).map(|row| row[r]);
+        part.is_some_and(|part| {
+            time < part.before && (usize::from(warp) != r || lanes & !part.lanes == 0)
+        })
+    }
+}
+
+/// Accesses of some lanes of a warp, before a time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Part {
+    before: u32,
+    lanes: u32,
+}
+
+/// What arrivals at an mbarrier order: accesses of each warp before a time, and of some of its lanes before a later one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Released {
+    before: [u32; 32],
+    part: [Part; 32],
+}
+
+impl Released {
+    pub fn join(&mut self, other: &Released) {
+        for r in 0..32 {
+            self.before[r] = self.before[r].max(other.before[r]);
+            let (mine, theirs) = (&mut self.part[r], other.part[r]);
+            if theirs.before > self.before[r] {
+                // Lanes that arrived at different times are taken together, at the later one.
+                let kept = if mine.before > self.before[r] {
+                    mine.lanes
+                } else {
+                    0
+                };
+                *mine = Part {
+                    before: mine.before.max(theirs.before),
+                    lanes: kept | theirs.lanes,
+                };
+            }
+        }
     }
 }
 
@@ -160,6 +277,10 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    fn last_write(&self) -> (u8, u32) {
+        (self.write_warp, self.write_lanes)
+    }
+
     fn hazard(&self, kind: HazardKind, in_warp: bool, others: u32) -> Option<Hazard> {
         let async_copy = kind == HazardKind::ReadAfterWrite && self.async_copy;
         Some(Hazard {
@@ -180,7 +301,7 @@ impl Cell {
         if self.writers & me == 0 {
             let others = self.writers;
             if self.write_time >= order.floor[who.warp as usize]
-                && order.unordered(who.warp, self.write_time, others)
+                && order.unordered(who.warp, self.write_time, others, self.last_write())
             {
                 return self.hazard(HazardKind::ReadAfterWrite, false, others);
             }
@@ -233,7 +354,7 @@ impl Cell {
         let lane = 1u32 << who.lane;
         if self.write_time != 0 && !(atomic && self.atomic) {
             let others = self.writers & !me;
-            if order.unordered(who.warp, self.write_time, others) {
+            if order.unordered(who.warp, self.write_time, others, self.last_write()) {
                 return self.hazard(HazardKind::WriteAfterWrite, false, others);
             }
             if u32::from(self.write_warp) == who.warp
@@ -245,7 +366,8 @@ impl Cell {
         }
         if self.read_time != 0 {
             let others = self.readers & !me;
-            if order.unordered(who.warp, self.read_time, others) {
+            let last = (self.read_warp, self.read_lanes);
+            if order.unordered(who.warp, self.read_time, others, last) {
                 return self.hazard(HazardKind::WriteAfterRead, false, others);
             }
             if u32::from(self.read_warp) == who.warp

@@ -27,7 +27,8 @@ impl<'m> Worker<'m> {
             self.m.instruction_limit
         };
         let until = warp.executed.saturating_add(turn);
-        while warp.executed < until && warp.state == State::Running {
+        warp.gives_way = false;
+        while warp.executed < until && warp.state == State::Running && !warp.gives_way {
             // The lanes with the smallest place run; those at the same place join.
             if let Some((key, mask)) = warp.pending.last().copied()
                 && warp.key(warp.pc) >= key
@@ -69,6 +70,9 @@ impl<'m> Worker<'m> {
                 continue;
             }
             let meta = &code.meta[pc];
+            if code.wgmma && active != 0 {
+                self.check_registers(warp, inst, meta);
+            }
             let mut ok = active;
             for slot in &meta.sources {
                 ok &= warp.regs.is_written(*slot);
@@ -116,7 +120,7 @@ impl<'m> Worker<'m> {
 
     /// An unwritten value decides something. Reported where it came up first; then it counts as written.
     #[cold]
-    fn unwritten(&mut self, warp: &mut Warp, slot: u32, lanes_bad: u32) {
+    pub(super) fn unwritten(&mut self, warp: &mut Warp, slot: u32, lanes_bad: u32) {
         let here = warp.first_site(lanes_bad);
         let origin = warp.origin.get(&slot).copied().unwrap_or(here.pc);
         let code = self.m.code;
@@ -383,6 +387,7 @@ impl<'m> Worker<'m> {
             } => {
                 self.load_matrix(common, warp, *count, *transposed, d, *addr, active);
             }
+            Op::Hopper(op) => return self.hopper(common, warp, op, active),
             _ => self.step_rare(common, warp, inst, active),
         }
         warp.pc += 1;

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 
 use super::happens::Stamp;
-use super::race::{Actor, Cell, Hazard, HazardKind, Order};
+use super::race::{Actor, Cell, ENGINE, Hazard, HazardKind, Order};
 use crate::ptx::isa::{Code, SharedVar};
 
 /// Low four bits: bytes of the word that something wrote; high four: bytes that belong to a variable.
 const WRITTEN: u8 = 0x0f;
+
+/// Marks the words of an mbarrier in [`Shared::in_flight`].
+const MBARRIER: u16 = 1 << 15;
 
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -16,8 +19,13 @@ pub(crate) struct Shared {
     cells: Vec<Cell>,
     /// Cells of single bytes, made at the first access of fewer than four bytes.
     byte_cells: Vec<Cell>,
-    /// `cp.async` copies on their way to each word.
+    /// Asynchronous copies on their way to each word; [`MBARRIER`] if it belongs to an mbarrier.
     in_flight: Vec<u16>,
+    /// In kernels whose engines read shared memory: how many proxy fences the lane that wrote each word needs to
+    /// have executed, its warp and its number from the top; 0 for what needs no fence.
+    marks: Vec<u32>,
+    /// Proxy fences executed, by warp and lane.
+    fences: Vec<[u32; 32]>,
     /// Last read and last write of each word, in kernels that order warps by fences and atomics.
     stamps: HashMap<u64, [Option<Stamp>; 2]>,
     bytes: u32,
@@ -29,6 +37,10 @@ pub(crate) struct Shared {
 pub(crate) enum SharedFault {
     Unwritten,
     InFlight,
+    /// The word belongs to an mbarrier.
+    Mbarrier,
+    /// An engine reads what this warp wrote with no proxy fence after.
+    NoProxyFence(u32),
     Race(Hazard),
 }
 
@@ -53,13 +65,65 @@ impl Shared {
             }
         }
         self.in_flight.clear();
+        self.marks.clear();
+        self.fences.clear();
         self.stamps.clear();
         self.byte_cells.clear();
         self.cells.clear();
         if check {
             self.in_flight.resize(words, 0);
             self.cells.resize(words, Cell::default());
+            if code.engines {
+                self.marks.resize(words, 0);
+                self.fences.resize(32, [0; 32]);
+            }
         }
+    }
+
+    /// Makes the eight bytes an mbarrier, or plain memory again that nothing wrote.
+    pub fn set_mbarrier(&mut self, address: u64, on: bool) {
+        for word in (address / 4) as usize..(address / 4) as usize + 2 {
+            if self.check {
+                self.in_flight[word] = if on { MBARRIER } else { 0 };
+            }
+            self.state[word] &= !WRITTEN;
+        }
+    }
+
+    /// Checks, without recording it, that a word is as another may read it.
+    pub fn check_word(&self, address: u64, who: Actor, order: &Order) -> Option<Hazard> {
+        self.cells[(address / 4) as usize].check_read(who, order, false)
+    }
+
+    /// `fence.proxy.async` of some lanes.
+    pub fn proxy_fence(&mut self, warp: u32, lanes: u32) {
+        if let Some(counts) = self.fences.get_mut(warp as usize) {
+            for (lane, count) in counts.iter_mut().enumerate() {
+                *count += lanes >> lane & 1;
+            }
+        }
+    }
+
+    fn fault_of(flight: u16) -> SharedFault {
+        if flight & MBARRIER != 0 {
+            SharedFault::Mbarrier
+        } else {
+            SharedFault::InFlight
+        }
+    }
+
+    /// Checks and records that an engine reads a word for a warp.
+    pub fn note_engine_read(
+        &mut self,
+        address: u64,
+        who: Actor,
+        order: &Order,
+    ) -> Option<SharedFault> {
+        let fault = self.note_read(address, 4, who, order, false);
+        let mark = self.marks[(address / 4) as usize];
+        let (warp, lane, count) = (mark >> 5 & 31, mark & 31, mark >> 10);
+        let unfenced = mark != 0 && self.fences[warp as usize][lane as usize] < count;
+        fault.or(unfenced.then_some(SharedFault::NoProxyFence(warp)))
     }
 
     /// Whether all bytes belong to one variable or another. Accesses are aligned and have 1, 2 or a multiple of
@@ -162,7 +226,7 @@ impl Shared {
     ) -> Option<SharedFault> {
         let word = (address / 4) as usize;
         if self.in_flight[word] != 0 {
-            return Some(SharedFault::InFlight);
+            return Some(Shared::fault_of(self.in_flight[word]));
         }
         let mut hazard;
         if bytes >= 4 {
@@ -208,7 +272,14 @@ impl Shared {
     ) -> Option<SharedFault> {
         let word = (address / 4) as usize;
         if self.in_flight[word] != 0 && !async_copy {
-            return Some(SharedFault::InFlight);
+            return Some(Shared::fault_of(self.in_flight[word]));
+        }
+        if !self.marks.is_empty() {
+            self.marks[word] = match who.warp {
+                ENGINE => 0,
+                // One fence more than the lane has executed makes the word safe.
+                w => (self.fences[w as usize][who.lane as usize] + 1) << 10 | w << 5 | who.lane,
+            };
         }
         let changes = self.get(address, bytes) != value || !self.was_written(address, bytes);
         let mut hazard;
@@ -240,6 +311,9 @@ impl Shared {
     /// A `cp.async` to this word begins: the earlier accesses must be ordered before it.
     pub fn begin_copy(&mut self, address: u64, who: Actor, order: &Order) -> Option<SharedFault> {
         let word = (address / 4) as usize;
+        if self.in_flight[word] & MBARRIER != 0 {
+            return Some(SharedFault::Mbarrier);
+        }
         let hazard = self.cells[word].check_write(who, order, true, false);
         let bytes = self
             .byte_cells
@@ -257,7 +331,9 @@ impl Shared {
     /// The copy to this word has been waited for.
     pub fn end_copy(&mut self, address: u64) {
         let word = &mut self.in_flight[(address / 4) as usize];
-        *word = word.saturating_sub(1);
+        if *word & MBARRIER == 0 {
+            *word = word.saturating_sub(1);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Sectors and bank conflicts of a warp's access.
 
+use super::machine::Worker;
 use super::registers::{Lanes64, lanes};
+use crate::memory::Allocation;
 
 /// Passes that an access to shared memory takes, and those that its bytes need. 32 banks of four bytes; 8-byte
 /// accesses go by half warps and 16-byte ones by quarter warps; lanes that want the same word share it.
@@ -71,6 +73,76 @@ pub(crate) fn sectors(
         }
     }
     (count, asked)
+}
+
+impl Worker<'_> {
+    /// Counts the sectors of a bulk copy.
+    pub fn count_bulk(&mut self, allocation: &Allocation, address: u64, bytes: u32, store: bool) {
+        let bytes = u64::from(bytes);
+        let sectors = address / 32..(address + bytes).div_ceil(32);
+        let (count, mut unique) = (sectors.end - sectors.start, 0);
+        for sector in sectors {
+            let index = ((sector * 32).saturating_sub(allocation.base) / 32) as usize;
+            unique += u64::from(allocation.touch_sector(index, self.m.launch, store));
+        }
+        let c = &mut self.counters;
+        c.bulk_copies += 1;
+        c.bulk_bytes += bytes;
+        *c.sectors_by_width.entry(16).or_default() += count;
+        c.ideal_sectors += bytes.div_ceil(32).min(count);
+        if store {
+            c.global_store_bytes += bytes;
+            c.store_sectors += count;
+            c.store_sectors_unique += unique;
+        } else {
+            c.global_load_bytes += bytes;
+            c.load_sectors += count;
+            c.load_sectors_unique += unique;
+        }
+    }
+
+    pub fn count_shared(&mut self, addresses: &Lanes64, mask: u32, total: u32) {
+        let (passes, needed) = bank_passes(addresses, mask, total);
+        self.counters.shared_requests += 1;
+        self.counters.shared_wavefronts += passes;
+        self.counters.bank_conflicts += passes - needed;
+    }
+
+    pub fn count_ldmatrix(&mut self, addresses: &Lanes64, mask: u32) {
+        self.count_shared(addresses, mask, 16);
+    }
+
+    /// Counts the sectors of a global access, each once per launch too.
+    pub fn count_global(&mut self, addresses: &Lanes64, mask: u32, total: u32, store: bool) {
+        let mut list = [0u64; 64];
+        let (count, bytes) = sectors(addresses, mask, total, &mut list);
+        let mut unique = 0;
+        for sector in &list[..count] {
+            let Some(allocation) = self
+                .locate(sector * 32, 1)
+                .or_else(|| self.locate(sector * 32 + 31, 1))
+            else {
+                continue;
+            };
+            let index = ((sector * 32).saturating_sub(allocation.base) / 32) as usize;
+            unique += u64::from(allocation.touch_sector(index, self.m.launch, store));
+        }
+        let count = count as u64;
+        let c = &mut self.counters;
+        c.global_requests += 1;
+        *c.sectors_by_width.entry(total).or_default() += count;
+        c.ideal_sectors += u64::from(bytes.div_ceil(32)).min(count);
+        let asked = u64::from(mask.count_ones() * total);
+        if store {
+            c.global_store_bytes += asked;
+            c.store_sectors += count;
+            c.store_sectors_unique += unique;
+        } else {
+            c.global_load_bytes += asked;
+            c.load_sectors += count;
+            c.load_sectors_unique += unique;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::bulk::Stores;
 use super::call::{Frame, KERNEL};
 use super::local::Local;
 use super::machine::{Machine, Site};
+use super::mbarrier::Phase;
 use super::race::Actor;
 use super::registers::{Lanes32, Registers, lanes};
+use super::wgmma::Products;
 use crate::ptx::isa::{Meta, Special};
 
 /// What a warp is doing.
@@ -16,6 +19,8 @@ pub(crate) enum State {
     Running,
     /// Waits at the barrier of that number.
     Waiting(u32),
+    /// Waits for a phase of the mbarrier at that address, to execute the same instruction again.
+    Polling(u64, Phase),
     Done,
 }
 
@@ -68,6 +73,10 @@ pub(crate) struct Warp {
     pub stored_origin: HashMap<u64, u32>,
     pub local_origin: Option<u32>,
     pub copies: Vec<Copies>,
+    pub bulk: Stores,
+    pub wgmma: Products,
+    /// It asked for something that is not there yet: another warp's turn.
+    pub gives_way: bool,
     pub local: Local,
 }
 
@@ -96,6 +105,10 @@ impl Warp {
         self.stored_origin.clear();
         self.local_origin = None;
         self.copies.clear();
+        self.bulk = Stores::default();
+        if m.code.wgmma {
+            self.wgmma.reset(m.code.narrow);
+        }
         self.local.reset(m.code);
         let block = position(linear, m.grid);
         for (special, slot) in &m.code.specials {

@@ -41,6 +41,8 @@ pub(crate) struct Meta {
     pub loc: u32,
     pub class: &'static str,
     pub flops: Option<(&'static str, u64)>,
+    /// Results of the special-function unit per active lane.
+    pub special_functions: u64,
     /// Written-ness slots of the sources that propagate, of those that must be written, and of the destinations.
     pub sources: Box<[u32]>,
     pub observed: Box<[u32]>,
@@ -115,4 +117,8 @@ pub(crate) struct Code {
     pub calls: Vec<CallSite>,
     /// Results depend on the order of blocks even in a correct kernel (atomics that return, float atomics, ...).
     pub ordered: bool,
+    /// There are mbarriers or bulk copies; engines (`wgmma`, bulk stores) read shared memory; there are `wgmma`.
+    pub mbarriers: bool,
+    pub engines: bool,
+    pub wgmma: bool,
 }

@@ -292,12 +292,13 @@ impl<'a> Function<'a> {
                         Some(op) => op,
                         None => match self.decode_warp(statement, &mut mods)? {
                             Some(op) => op,
-                            None => {
-                                return Err(format!(
-                                    "unknown instruction {}",
-                                    full_name(statement)
-                                ));
-                            }
+                            None => match self.decode_hopper(statement, &mut mods)? {
+                                Some(op) => op,
+                                None => {
+                                    let name = full_name(statement);
+                                    return Err(format!("unknown instruction {name}"));
+                                }
+                            },
                         },
                     },
                 },

@@ -85,6 +85,12 @@ pub(crate) fn arrange(mut raw: Vec<Raw>, entries: &[usize], code: &mut Code) -> 
                     _ => {}
                 }
                 code.ordered |= is_ordered(&op);
+                if let Op::Hopper(hopper) = &op {
+                    let class = hopper.class();
+                    code.mbarriers |= matches!(class, "mbarrier" | "bulk-copy");
+                    code.wgmma |= class == "wgmma";
+                    code.engines |= matches!(class, "bulk-copy" | "wgmma");
+                }
                 let inst = Inst {
                     op,
                     guard: instruction.inst.guard,
@@ -174,6 +180,7 @@ fn meta(inst: &Inst, line: u32, loc: u32, code: &Code) -> Meta {
         loc,
         class: inst.op.class(),
         flops: inst.op.flops(),
+        special_functions: inst.op.special_functions(),
         sources: sources.into(),
         observed: observed.into(),
         destinations: destinations.into(),

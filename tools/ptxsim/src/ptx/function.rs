@@ -179,8 +179,13 @@ impl<'a> Function<'a> {
         }
         let align = (align as u32).max(1);
         let real = self.code.static_shared.next_multiple_of(align);
-        let gap = SHARED_GAP * self.code.shared_vars.len() as u32;
-        let offset = real + gap.next_multiple_of(align.max(SHARED_GAP));
+        // A whole number of gaps further on, beyond the variable before.
+        let least = match self.code.shared_vars.last() {
+            Some(last) => last.offset + last.size + SHARED_GAP,
+            None => 0,
+        };
+        let shift = least.saturating_sub(real);
+        let offset = real + shift.next_multiple_of(align.max(SHARED_GAP));
         self.code.static_shared = real + bytes as u32;
         if u64::from(self.code.static_shared) > SHARED_LIMIT || offset > 1 << 22 {
             return Err(format!("{name} does not fit into shared memory"));

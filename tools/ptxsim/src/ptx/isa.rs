@@ -2,6 +2,7 @@
 //! pool, labels are instruction indices, and every modifier is checked.
 
 pub(crate) use super::code::{CallSite, Code, Inst, Meta, Move, Routine, SharedVar, Special};
+pub(crate) use super::hopper::{Factor, Hopper, Wgmma};
 pub(crate) use super::modes::{
     ApproxFn, AtomFn, Bool, Carry, Cmp, CountFn, FloatFn, IntFn, MmaTy, Round, ShflMode, Space,
     TestKind, VoteMode,
@@ -352,4 +353,6 @@ pub(crate) enum Op {
     Fence {
         block_only: bool,
     },
+    /// What came with compute capability 9.0.
+    Hopper(Box<Hopper>),
 }

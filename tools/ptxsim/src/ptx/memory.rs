@@ -57,9 +57,15 @@ impl<'a> Function<'a> {
             "fence" => {
                 self.count(s, 0, 0)?;
                 if mods.flag("proxy") {
-                    mods.find(|word| matches!(word, "alias" | "async").then_some(()));
-                    mods.pick(&[("global", ()), ("shared::cta", ())]);
-                    Op::Nop
+                    match self.hopper_fence(mods)? {
+                        Some(op) => op,
+                        None => {
+                            mods.need("a proxy", &[("alias", ())])?;
+                            Op::Nop
+                        }
+                    }
+                } else if let Some(op) = self.hopper_fence(mods)? {
+                    op
                 } else {
                     mods.pick(&[("sc", ()), ("acq_rel", ())]);
                     let scope = [
@@ -255,11 +261,11 @@ impl<'a> Function<'a> {
 
     fn async_copy(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
         mods.need("its kind", &[("async", ())])?;
-        if mods
-            .find(|word| matches!(word, "bulk" | "mbarrier").then_some(()))
-            .is_some()
-        {
-            return Err("bulk copies and mbarrier are not supported".into());
+        if mods.flag("bulk") {
+            return self.bulk_copy(s, mods);
+        }
+        if mods.flag("mbarrier") {
+            return Err("cp.async.mbarrier.arrive is not supported".into());
         }
         if mods.flag("commit_group") {
             self.count(s, 0, 0)?;

@@ -9,6 +9,7 @@ mod decode;
 mod floats;
 mod flow;
 mod function;
+mod hopper;
 pub(crate) mod isa;
 mod lex;
 mod lines;

@@ -197,6 +197,7 @@ impl Op {
                 see(*mask, O);
                 see(*d, D);
             }
+            Op::Hopper(hopper) => hopper.visit(see),
         }
     }
 
@@ -256,6 +257,7 @@ impl Op {
             Op::Bar { .. } | Op::BarWarp { .. } => "barrier",
             Op::Shfl { .. } => "shuffle",
             Op::Vote { .. } | Op::Match { .. } | Op::Redux { .. } => "vote",
+            Op::Hopper(hopper) => hopper.class(),
         }
     }
 
@@ -291,7 +293,23 @@ impl Op {
                 };
                 Some((unit, (2 * mma.m * mma.n * mma.k / 32) as u64))
             }
+            Op::Hopper(hopper) => hopper.flops(),
             _ => None,
+        }
+    }
+
+    /// Results of the special-function unit per active lane: IEEE division, reciprocal and root begin with one.
+    pub fn special_functions(&self) -> u64 {
+        match self {
+            Op::Approx { ty, .. } => match ty {
+                Ty::F16x2 | Ty::BF16x2 => 2,
+                _ => 1,
+            },
+            Op::Float {
+                f: FloatFn::Div | FloatFn::Rcp | FloatFn::Sqrt,
+                ..
+            } => 1,
+            _ => 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::calls::Callable;
-use super::isa::{Code, Ty};
+use super::isa::{Code, Op, Ty};
 use super::lex::{Lexeme, Token, lex};
 use super::lines::Lines;
 use crate::module::{Global, GlobalSpace, Kernel, Module, ParseError};
@@ -97,6 +97,13 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Module, ParseError> {
     let Some(version) = parser.version else {
         return Err(fail((1, "no .version directive: is this PTX?".into())));
     };
+    for kernel in &parser.kernels {
+        for (inst, meta) in kernel.code.insts.iter().zip(&kernel.code.meta) {
+            if let Op::Hopper(op) = &inst.op {
+                allowed(&parser.target, op.needs()).map_err(|m| fail((meta.line, m)))?;
+            }
+        }
+    }
     Ok(Module {
         file: file.to_owned(),
         target: parser.target,
@@ -105,6 +112,20 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Module, ParseError> {
         globals: parser.globals,
         lines: parser.lines,
     })
+}
+
+/// Whether a target has an instruction that needs at least `least`, or exactly its `a` form.
+fn allowed(target: &str, (least, exact): (u32, bool)) -> Result<(), String> {
+    let number = target.strip_prefix("sm_").unwrap_or(target);
+    let plain = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let has = plain.parse().is_ok_and(|target: u32| target >= least);
+    if has && (!exact || number == format!("{least}a")) {
+        return Ok(());
+    }
+    let suffix = if exact { "a" } else { "" };
+    Err(format!(
+        "this instruction needs .target sm_{least}{suffix}, the file is for {target}"
+    ))
 }
 
 impl<'a> Parser<'a> {

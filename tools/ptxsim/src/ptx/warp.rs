@@ -256,7 +256,7 @@ impl<'a> Function<'a> {
         })
     }
 
-    fn fragment(
+    pub(super) fn fragment(
         &mut self,
         operand: &Operand<'a>,
         n: usize,

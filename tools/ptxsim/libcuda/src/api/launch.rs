@@ -4,7 +4,7 @@ use std::ffi::{c_uint, c_void};
 
 use crate::{
     attributes::{MAX_BLOCK, MAX_GRID},
-    driver::{Driver, in_context},
+    driver::Driver,
     ffi::{Arguments, HostAddress, In},
     handles::Handle,
     queue::submit,
@@ -275,14 +275,4 @@ fn parameter_buffer(extra: &In<usize>) -> Result<Vec<u8>, Status> {
         (Some(address), Some(bytes)) => address.read(bytes),
         _ => Err(Status::InvalidValue),
     }
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuProfilerStart() -> Status {
-    in_context(|_| Ok(()))
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuProfilerStop() -> Status {
-    in_context(|_| Ok(()))
 }

@@ -12,5 +12,6 @@ mod memory_pool;
 mod module;
 mod occupancy;
 mod proc_address;
+mod profiler;
 mod stream;
 mod unsupported;

@@ -145,7 +145,11 @@ fn load_bytes(
             log,
         )
     })?;
-    if let Err(log) = check_target(parsed.target(), driver.settings.chip.compute_capability) {
+    let (major, minor) = driver.settings.chip.compute_capability;
+    if !parsed.runs_on((major, minor)) {
+        let target = parsed.target();
+        let log =
+            format!("ptxas fatal   : the PTX is for {target}, the device is sm_{major}{minor}");
         return Err((
             driver.refuse("cuModuleLoadData", &log, Status::InvalidPtx),
             log,
@@ -180,24 +184,6 @@ fn declared_version(ptx: &str) -> Option<(u32, u32)> {
         .find_map(|line| line.trim_start().strip_prefix(".version"))?;
     let (major, minor) = rest.split_whitespace().next()?.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// PTX runs on its own architecture and newer ones; with a suffix such as `a` on its own only.
-fn check_target(target: &str, (major, minor): (u32, u32)) -> Result<(), String> {
-    let chip = major * 10 + minor;
-    let number = target.strip_prefix("sm_").unwrap_or(target);
-    let plain = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let fits = match plain.parse::<u32>() {
-        Ok(arch) if plain == number => arch <= chip,
-        Ok(arch) => arch == chip,
-        Err(_) => false,
-    };
-    match fits {
-        true => Ok(()),
-        false => Err(format!(
-            "ptxas fatal   : the PTX is for {target}, the device is sm_{chip}"
-        )),
-    }
 }
 
 #[unsafe(no_mangle)]
@@ -335,14 +321,6 @@ pub extern "C" fn cuFuncGetModule(module: Out<Handle>, function: Handle) -> Stat
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ptx_runs_on_newer_chips_unless_it_is_for_one_alone() {
-        assert!(check_target("sm_80", (9, 0)).is_ok());
-        assert!(check_target("sm_90", (8, 9)).is_err());
-        assert!(check_target("sm_90a", (9, 0)).is_ok());
-        assert!(check_target("sm_90a", (10, 0)).is_err());
-    }
 
     #[test]
     fn heads_of_ptx_are_read() {

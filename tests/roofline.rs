@@ -1,0 +1,380 @@
+//! What each kernel of the published CIFAR-10 setting's chain-step takes of a GPU's units, counted on the simulator at its true layer
+//! shapes. No GPU is needed; see `docs/profiling.md` for what is counted.
+
+#[path = "roofline/simulate.rs"]
+mod simulate;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use ptxsim::Chip;
+use simulate::{Simulator, Usage};
+use vaebm::config::Config;
+use vaebm::device::cuda::kernels::{PlanKernels, Target};
+use vaebm::device::cuda::modules;
+use vaebm::profile::count::count;
+use vaebm::profile::counters::{Counters, Unit, beyond_l2, largest};
+use vaebm::profile::gpus::{GPUS, Gpu};
+use vaebm::profile::programs::Program;
+use vaebm::program::Plan;
+use vaebm::program::gpu::{GpuLaunch, Precision};
+
+const BF16: Precision = Precision::Bf16;
+/// Chains of the step that is judged.
+const BATCH: usize = 64;
+/// Pairs of batches, one of which is simulated for a node: the first whose blocks grow up to [`BATCH`] as from one to the other, so that no
+/// block is filled in part. [`Counters::at_batch`] makes the counts of [`BATCH`] out of the two.
+const SIMULATED: [[usize; 2]; 4] = [[1, 2], [2, 4], [4, 8], [8, 16]];
+
+/// All launches of a kernel in a step.
+#[derive(Debug, Default)]
+struct Row {
+    launches: usize,
+    counters: Counters,
+    /// Bytes read again from device memory.
+    beyond: f64,
+    /// Seconds on each unit, added up.
+    units: [f64; 7],
+    /// Seconds, each launch at its largest roof.
+    seconds: f64,
+    /// Floors of the ops that launch it, in seconds.
+    floor: f64,
+    usage: Option<Usage>,
+}
+
+/// A planned step.
+struct Step {
+    batch: usize,
+    plan: Plan,
+    kernels: PlanKernels,
+}
+
+impl Step {
+    fn new(config: &Config, batch: usize, shared: usize) -> Self {
+        let plan = Program::Langevin.plan(config, batch);
+        let kernels = PlanKernels::new(&plan, Target::new(BF16, shared)).expect("small enough");
+        Step {
+            batch,
+            plan,
+            kernels,
+        }
+    }
+
+    /// The launches of a node that do something.
+    fn launches(&self, node: usize) -> Vec<&GpuLaunch> {
+        let all = self.kernels.per_step[node].kernel.launches.iter();
+        all.filter(|l| !l.grid.contains(&0)).collect()
+    }
+
+    fn blocks(&self, node: usize) -> Vec<f64> {
+        let launches = self.launches(node).into_iter();
+        launches
+            .map(|l| l.grid.iter().map(|n| f64::from(*n)).product())
+            .collect()
+    }
+}
+
+/// Whether the blocks of a node grow alike from `a` to `b` and on to `n`.
+fn grow_alike(node: usize, a: &Step, b: &Step, n: &Step) -> bool {
+    let times = (n.batch - a.batch) as f64 / (b.batch - a.batch) as f64;
+    let [a, b, n] = [a, b, n].map(|step| step.blocks(node));
+    a.len() == n.len()
+        && b.len() == n.len()
+        && (0..n.len()).all(|i| a[i] + times * (b[i] - a[i]) == n[i])
+}
+
+/// A step's kernels by name.
+fn rows(simulator: &mut Simulator, gpu: &Gpu, shared: usize) -> BTreeMap<String, Row> {
+    let config = Config::preset("cifar10").expect("a preset");
+    let small = [1, 2, 4, 8, 16].map(|n| Step::new(&config, n, shared));
+    let of = |n: usize| &small[n.ilog2() as usize];
+    let whole = Step::new(&config, BATCH, shared);
+    let nodes = count(&whole.plan, Target::new(BF16, shared)).expect("small enough");
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    for (i, node) in nodes.iter().enumerate() {
+        let pairs = SIMULATED.map(|pair| pair.map(of));
+        let grows = |pair: &&[&Step; 2]| grow_alike(i, pair[0], pair[1], &whole);
+        let pair = pairs.iter().find(grows).unwrap_or(&pairs[3]);
+        let counted =
+            pair.map(|step| simulator.count(&step.plan.per_step[i], &step.kernels.per_step[i]));
+        let launches = whole.launches(i);
+        assert!(
+            counted.iter().all(|c| c.len() == launches.len()),
+            "{node:?}"
+        );
+        let floor = node.floor(gpu, BF16);
+        let blocks = whole.blocks(i);
+        for (j, launch) in launches.iter().enumerate() {
+            let [one, other] = [&counted[0][j], &counted[1][j]];
+            let [a, b, n] = [pair[0].batch, pair[1].batch, BATCH].map(|n| n as f64);
+            let counters = one.counters.at_batch(a, (&other.counters, b), n);
+            // Between two reads of a weight lie the other weights, and what the blocks in flight read and write meanwhile.
+            let streamed = (counters.unique_bytes() - node.weights).max(0.0);
+            let between = node.weights + streamed * (one.resident / blocks[j]).min(1.0);
+            let beyond = beyond_l2(gpu, counters.reread_bytes(), between);
+            let seconds = counters.seconds(gpu, beyond);
+            let row = rows.entry(launch.function.clone()).or_default();
+            row.launches += 1;
+            row.beyond += beyond;
+            row.seconds += largest(&seconds).1;
+            row.floor += floor;
+            for (sum, s) in row.units.iter_mut().zip(seconds) {
+                *sum += s;
+            }
+            row.counters = row.counters.plus(&counters);
+            row.usage = Some(simulator.usage(&launch.function));
+        }
+    }
+    rows
+}
+
+/// The kernels of the fused program, and of the same without fused kernels.
+fn counted() -> &'static [BTreeMap<String, Row>; 2] {
+    static ROWS: OnceLock<[BTreeMap<String, Row>; 2]> = OnceLock::new();
+    ROWS.get_or_init(|| {
+        let gpu = &GPUS[0];
+        // Launches that both have are simulated once.
+        let mut simulator = Simulator::new(Chip::H200);
+        [gpu.shared, 0].map(|shared| rows(&mut simulator, gpu, shared))
+    })
+}
+
+/// The kernels by time, the costliest first, and how many of them make up 90% of it.
+fn judged() -> (Vec<(&'static String, &'static Row)>, usize) {
+    let mut rows: Vec<_> = counted()[0].iter().collect();
+    rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    let all: f64 = rows.iter().map(|(_, r)| r.seconds).sum();
+    let mut sum = 0.0;
+    let before = rows.iter().take_while(|(_, row)| {
+        sum += row.seconds;
+        sum - row.seconds < 0.9 * all
+    });
+    let most = before.count();
+    (rows, most)
+}
+
+fn table() -> String {
+    let (rows, most) = judged();
+    let mut text = format!("{:<38}{:>5}{:>9}", "kernel, us at a batch of 64", "n", "us");
+    for unit in Unit::ALL {
+        text += &format!("{:>9}", unit.name());
+    }
+    text += &format!(
+        "{:>9}{:>7}{:>7}{:>7}{:>7}{:>8}{:>6}\n",
+        "floor", "ratio", "coal", "16B", "banks", "reread", "stack"
+    );
+    for (i, (name, row)) in rows.iter().enumerate() {
+        if i == most {
+            text += "-- beyond 90% of the time:\n";
+        }
+        text += &format!("{name:<38}{:>5}{:>9.1}", row.launches, row.seconds * 1e6);
+        for s in row.units {
+            text += &format!("{:>9.1}", s * 1e6);
+        }
+        let c = &row.counters;
+        text += &format!(
+            "{:>9.1}{:>7.2}{:>7.3}{:>7.3}{:>7.3}{:>8.1}{:>6}\n",
+            row.floor * 1e6,
+            row.seconds / row.floor,
+            c.coalescing(),
+            c.wide_share(),
+            c.conflict_share(),
+            c.reread_bytes() / c.unique_bytes(),
+            row.usage.map_or(0, |u| u.stack),
+        );
+    }
+    let all: f64 = rows.iter().map(|(_, r)| r.seconds).sum();
+    let bytes: f64 = rows
+        .iter()
+        .map(|(_, r)| r.counters.unique_bytes() + r.beyond)
+        .sum();
+    text + &format!(
+        "all: {:.1} us, {:.1} MB per chain\n",
+        all * 1e6,
+        bytes / 1e6 / BATCH as f64
+    )
+}
+
+/// What is demanded of a kernel, see `docs/profiling.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Criterion {
+    /// Its largest roof over the floor of its op.
+    Roof,
+    /// The share of sectors that accesses narrower than 16 bytes touch.
+    Narrow,
+    /// The share of sectors that coalesced accesses would not need.
+    Scattered,
+    /// The share of passes over shared memory that bank conflicts cause.
+    Banks,
+    /// Bytes of local memory of a thread, into which registers spill.
+    Local,
+}
+
+impl Criterion {
+    const ALL: [Criterion; 5] = [
+        Criterion::Roof,
+        Criterion::Narrow,
+        Criterion::Scattered,
+        Criterion::Banks,
+        Criterion::Local,
+    ];
+
+    /// What a kernel may have at most.
+    fn most(self) -> f64 {
+        match self {
+            Criterion::Roof => 1.6,
+            Criterion::Narrow | Criterion::Scattered => 0.1,
+            Criterion::Banks => 0.05,
+            Criterion::Local => 0.0,
+        }
+    }
+
+    fn of(self, row: &Row) -> f64 {
+        let c = &row.counters;
+        match self {
+            Criterion::Roof => row.seconds / row.floor,
+            Criterion::Narrow => 1.0 - c.wide_share(),
+            Criterion::Scattered => 1.0 - c.coalescing(),
+            Criterion::Banks => c.conflict_share(),
+            Criterion::Local => f64::from(row.usage.expect("a kernel of the binary").stack),
+        }
+    }
+}
+
+/// What misses a criterion, and what it has. An entry whose kernel gets worse fails the test, and so does one whose kernel meets the
+/// criterion or is not among those judged any more: take it out then.
+const MISSES: &[(&str, Criterion, f64)] = &[];
+
+/// Of a value that a miss may be above the one that is listed: rounding of the list.
+const SLACK: f64 = 0.005;
+
+#[test]
+fn the_kernels_of_the_step_come_near_what_their_ops_must_cost() {
+    let (rows, most) = judged();
+    let mut wrong = String::new();
+    let mut list = String::new();
+    for (name, row) in &rows[..most] {
+        for criterion in Criterion::ALL {
+            let value = criterion.of(row);
+            let listed = (MISSES.iter()).find(|(n, c, _)| n == name && *c == criterion);
+            let holds = value <= criterion.most();
+            if !holds {
+                list += &format!("    (\"{name}\", Criterion::{criterion:?}, {value:.3}),\n");
+            }
+            match listed {
+                // A value that is no number is no miss that anybody listed.
+                Some((_, _, known)) if !holds && value <= known + SLACK => {}
+                None if holds => {}
+                Some(_) if holds => wrong += &format!("{name} meets {criterion:?} now\n"),
+                Some((_, _, known)) => {
+                    wrong += &format!("{name}: {criterion:?} is {value:.3} and was {known:.3}\n");
+                }
+                None => wrong += &format!("{name}: {criterion:?} is {value:.3}\n"),
+            }
+        }
+    }
+    for (name, criterion, _) in MISSES {
+        if !rows[..most].iter().any(|(n, _)| n == name) {
+            wrong += &format!("{name} ({criterion:?}) is not among those judged\n");
+        }
+    }
+    println!("{}", table());
+    assert!(
+        wrong.is_empty(),
+        "{wrong}\n{}\nwhat misses:\n{list}",
+        table()
+    );
+}
+
+/// Counted launch by launch on the simulator, as `tests/profile.rs` counts it from the launches' arguments.
+#[test]
+fn fused_kernels_move_at_most_two_fifths_of_the_bytes() {
+    let bytes = |rows: &BTreeMap<String, Row>| -> f64 {
+        rows.values()
+            .map(|r| r.counters.unique_bytes() + r.beyond)
+            .sum()
+    };
+    let [fused, unfused] = counted().each_ref().map(bytes);
+    let megabytes = |bytes: f64| bytes / 1e6 / BATCH as f64;
+    println!(
+        "device memory: {:.1} MB per chain, {:.1} unfused: {:.3}",
+        megabytes(fused),
+        megabytes(unfused),
+        fused / unfused
+    );
+    assert!(fused <= 0.4 * unfused, "{fused} of {unfused} bytes");
+}
+
+/// A kernel's row of `kernels/ptx/sass.txt` on one architecture.
+struct Code {
+    kernel: &'static str,
+    architecture: &'static str,
+    /// By the titles of the columns.
+    counts: BTreeMap<&'static str, u32>,
+}
+
+fn machine_code() -> Vec<Code> {
+    let text = include_str!("../kernels/ptx/sass.txt");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut rows = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let titles = rows.next().expect("a line of titles");
+    // A file's own line has two words: its name and a digest.
+    rows.filter(|words| words.len() == titles.len())
+        .map(|words| Code {
+            kernel: words[0],
+            architecture: words[1],
+            counts: (titles[2..].iter().copied())
+                .zip(words[2..].iter().map(|n| n.parse().expect("a count")))
+                .collect(),
+        })
+        .collect()
+}
+
+/// The text of each kernel in the PTX of the binary.
+fn bodies() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let kernels = modules::PTX
+        .iter()
+        .flat_map(|(_, ptx)| ptx.split(".visible .entry ").skip(1));
+    kernels.filter_map(|text| text.split_once('('))
+}
+
+#[test]
+fn products_of_matrices_are_done_by_tensor_cores_in_machine_code() {
+    let code = machine_code();
+    let mut multiply = 0;
+    for (kernel, body) in bodies() {
+        let rows: Vec<&Code> = code.iter().filter(|c| c.kernel == kernel).collect();
+        assert!(
+            !rows.is_empty(),
+            "{kernel} is not in kernels/ptx/sass.txt: run kernelc"
+        );
+        for (instruction, title) in [("mma.sync", "hmma"), ("wgmma.mma_async", "hgmma")] {
+            let has = body.contains(instruction);
+            multiply += usize::from(has);
+            for row in &rows {
+                let found = row.counts[title];
+                assert_eq!(
+                    found > 0,
+                    has,
+                    "{kernel} on {}: {found} {title}",
+                    row.architecture
+                );
+            }
+        }
+    }
+    assert!(
+        multiply > 10,
+        "{multiply} kernels with products of matrices"
+    );
+}
+
+#[test]
+fn no_kernel_spills_in_machine_code() {
+    for code in machine_code() {
+        assert_eq!(
+            code.counts["local"], 0,
+            "{} on {}",
+            code.kernel, code.architecture
+        );
+    }
+}

@@ -1,0 +1,514 @@
+//! Decoding of what came with compute capability 9.0: mbarriers, bulk copies, and matrix products of a warpgroup.
+
+use super::decode::{Fit, Mods};
+use super::function::Function;
+use super::isa::{Addr, MmaTy, Op, Pred, Reg, Ty};
+use super::operands::Role;
+use super::parse::{Operand, Statement};
+
+use Ty::{B32, B64, F32, U32};
+
+/// The most that a wait for groups may leave on their way.
+const MOST_PENDING: i64 = 7;
+
+/// A factor of a `wgmma`: its fragment in registers, or a descriptor of where it lies in shared memory.
+#[derive(Debug, Clone)]
+pub(crate) enum Factor {
+    Registers(Vec<Reg>),
+    Shared {
+        descriptor: Reg,
+        /// Whether neighbours in memory are neighbours along M or N, not along K.
+        across: bool,
+    },
+}
+
+/// `wgmma.mma_async` of 64 x `n` x 16.
+#[derive(Debug, Clone)]
+pub(crate) struct Wgmma {
+    pub n: usize,
+    pub ty: MmaTy,
+    pub d: Vec<Reg>,
+    pub a: Factor,
+    pub b: Factor,
+    /// Whether D is added to.
+    pub accumulate: Pred,
+    pub negate: [bool; 2],
+}
+
+/// An instruction of compute capability 9.0.
+#[derive(Debug, Clone)]
+pub(crate) enum Hopper {
+    MbarrierInit {
+        at: Addr,
+        count: Reg,
+    },
+    MbarrierInvalidate {
+        at: Addr,
+    },
+    /// Arrives `count` times (once without), after `expect` more bytes are expected; yields the phase.
+    MbarrierArrive {
+        d: Reg,
+        at: Addr,
+        count: Reg,
+        expect: Reg,
+    },
+    MbarrierExpect {
+        at: Addr,
+        bytes: Reg,
+    },
+    /// Whether the phase of a state, or of a parity, is complete. `blocks`: the thread may be suspended until then.
+    MbarrierWait {
+        d: Reg,
+        at: Addr,
+        phase: Reg,
+        parity: bool,
+        blocks: bool,
+    },
+    /// Global to shared memory; the mbarrier counts the bytes.
+    BulkLoad {
+        to: Addr,
+        from: Addr,
+        bytes: Reg,
+        barrier: Addr,
+    },
+    /// Shared to global memory, in a group of the thread.
+    BulkStore {
+        to: Addr,
+        from: Addr,
+        bytes: Reg,
+    },
+    BulkCommit,
+    /// Until the sources may be written again, at least.
+    BulkWait {
+        pending: u32,
+    },
+    /// What the thread wrote before is seen by the asynchronous proxy after.
+    FenceProxy,
+    FenceMbarrierInit,
+    Elect {
+        d: Reg,
+        p: Reg,
+        mask: Reg,
+    },
+    /// A request to the register allocator, which means nothing here.
+    SetMaxRegisters,
+    WgmmaFence,
+    WgmmaCommit,
+    WgmmaWait {
+        pending: u32,
+    },
+    Wgmma(Wgmma),
+}
+
+impl Hopper {
+    /// The least target, and whether it must be that very one in its `a` form.
+    pub fn needs(&self) -> (u32, bool) {
+        match self {
+            Hopper::MbarrierInit { .. }
+            | Hopper::MbarrierInvalidate { .. }
+            | Hopper::MbarrierArrive { .. }
+            | Hopper::MbarrierWait { blocks: false, .. } => (80, false),
+            Hopper::SetMaxRegisters
+            | Hopper::WgmmaFence
+            | Hopper::WgmmaCommit
+            | Hopper::WgmmaWait { .. }
+            | Hopper::Wgmma(_) => (90, true),
+            _ => (90, false),
+        }
+    }
+
+    /// As [`Op::visit`].
+    pub fn visit(&self, mut see: impl FnMut(Reg, Role)) {
+        use Role::{Destination as D, Observed as O};
+        match self {
+            Hopper::MbarrierInit { at, count } => {
+                see(at.base, O);
+                see(*count, O);
+            }
+            Hopper::MbarrierInvalidate { at } => see(at.base, O),
+            Hopper::MbarrierArrive {
+                d,
+                at,
+                count,
+                expect,
+            } => {
+                [at.base, *count, *expect]
+                    .into_iter()
+                    .for_each(|reg| see(reg, O));
+                see(*d, D);
+            }
+            Hopper::MbarrierExpect { at, bytes } => {
+                see(at.base, O);
+                see(*bytes, O);
+            }
+            Hopper::MbarrierWait { d, at, phase, .. } => {
+                see(at.base, O);
+                see(*phase, O);
+                see(*d, D);
+            }
+            Hopper::BulkLoad {
+                to,
+                from,
+                bytes,
+                barrier,
+            } => {
+                [to.base, from.base, *bytes, barrier.base]
+                    .into_iter()
+                    .for_each(|reg| see(reg, O));
+            }
+            Hopper::BulkStore { to, from, bytes } => {
+                [to.base, from.base, *bytes]
+                    .into_iter()
+                    .for_each(|reg| see(reg, O));
+            }
+            Hopper::Elect { d, p, mask } => {
+                see(*mask, O);
+                see(*d, D);
+                see(*p, D);
+            }
+            Hopper::Wgmma(w) => {
+                // Whether the sums are read is known only when it runs.
+                w.d.iter().for_each(|reg| see(*reg, Role::Source));
+                w.d.iter().for_each(|reg| see(*reg, D));
+                for factor in [&w.a, &w.b] {
+                    match factor {
+                        Factor::Registers(list) => list.iter().for_each(|reg| see(*reg, O)),
+                        Factor::Shared { descriptor, .. } => see(*descriptor, O),
+                    }
+                }
+                if w.accumulate.index != 0 {
+                    see(Reg::pred(w.accumulate.index.into()), O);
+                }
+            }
+            Hopper::BulkCommit
+            | Hopper::BulkWait { .. }
+            | Hopper::FenceProxy
+            | Hopper::FenceMbarrierInit
+            | Hopper::SetMaxRegisters
+            | Hopper::WgmmaFence
+            | Hopper::WgmmaCommit
+            | Hopper::WgmmaWait { .. } => {}
+        }
+    }
+
+    /// As [`Op::class`].
+    pub fn class(&self) -> &'static str {
+        match self {
+            Hopper::MbarrierInit { .. }
+            | Hopper::MbarrierInvalidate { .. }
+            | Hopper::MbarrierArrive { .. }
+            | Hopper::MbarrierExpect { .. }
+            | Hopper::MbarrierWait { .. } => "mbarrier",
+            Hopper::BulkLoad { .. }
+            | Hopper::BulkStore { .. }
+            | Hopper::BulkCommit
+            | Hopper::BulkWait { .. } => "bulk-copy",
+            Hopper::FenceProxy | Hopper::FenceMbarrierInit | Hopper::SetMaxRegisters => "other",
+            Hopper::Elect { .. } => "vote",
+            Hopper::WgmmaFence
+            | Hopper::WgmmaCommit
+            | Hopper::WgmmaWait { .. }
+            | Hopper::Wgmma(_) => "wgmma",
+        }
+    }
+
+    /// As [`Op::flops`]: of one of the 128 lanes.
+    pub fn flops(&self) -> Option<(&'static str, u64)> {
+        match self {
+            Hopper::Wgmma(w) => Some(("f16-tensor", 16 * w.n as u64)),
+            _ => None,
+        }
+    }
+}
+
+fn wrap(op: Hopper) -> Op {
+    Op::Hopper(Box::new(op))
+}
+
+fn shared(mods: &mut Mods<'_>) {
+    mods.pick(&[("shared::cta", ()), ("shared", ())]);
+}
+
+fn aligned(mods: &mut Mods<'_>) -> Result<(), String> {
+    mods.need("its form", &[("sync", ())])?;
+    mods.need("its form", &[("aligned", ())])
+}
+
+fn pending(operand: &Operand<'_>) -> Result<u32, String> {
+    match operand {
+        Operand::Integer(n) if (0..=MOST_PENDING).contains(&(*n as i64)) => Ok(*n as u32),
+        other => Err(format!(
+            "{other:?} is no number of groups up to {MOST_PENDING}"
+        )),
+    }
+}
+
+impl<'a> Function<'a> {
+    /// Decodes an instruction of this kind; `None` if the opcode is of another.
+    pub fn decode_hopper(
+        &mut self,
+        s: &Statement<'a>,
+        mods: &mut Mods<'a>,
+    ) -> Result<Option<Op>, String> {
+        Ok(Some(match s.opcode {
+            "mbarrier" => self.mbarrier(s, mods)?,
+            "elect" => {
+                mods.need("its form", &[("sync", ())])?;
+                let [d, mask] = self.count(s, 2, 2)? else {
+                    return Err("elect.sync takes two operands".into());
+                };
+                let (d, p) = self.pair(d, B32)?;
+                let mask = self.source(mask, B32, Fit::Exact)?;
+                wrap(Hopper::Elect { d, p, mask })
+            }
+            "setmaxnreg" => {
+                mods.need("a direction", &[("inc", ()), ("dec", ())])?;
+                aligned(mods)?;
+                mods.ty(&[U32])?;
+                match self.count(s, 1, 1)? {
+                    [Operand::Integer(n)] if (24..=256).contains(n) && n % 8 == 0 => {
+                        wrap(Hopper::SetMaxRegisters)
+                    }
+                    other => {
+                        return Err(format!(
+                            "setmaxnreg takes a multiple of 8 from 24 to 256, not {other:?}"
+                        ));
+                    }
+                }
+            }
+            "wgmma" => self.wgmma(s, mods)?,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn mbarrier(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
+        let kinds = [
+            ("init", 0),
+            ("inval", 1),
+            ("arrive", 2),
+            ("expect_tx", 3),
+            ("test_wait", 4),
+            ("try_wait", 5),
+        ];
+        // `arrive.expect_tx` is an arrival first.
+        let arrives = mods.flag("arrive");
+        let kind = if arrives {
+            2
+        } else {
+            mods.need("its kind", &kinds)?
+        };
+        let expects = arrives && mods.flag("expect_tx");
+        let parity = kind >= 4 && mods.flag("parity");
+        mods.pick(&[("relaxed", ()), ("release", ()), ("acquire", ())]);
+        if mods.flag("cluster") || mods.flag("shared::cluster") {
+            return Err("clusters are not supported".into());
+        }
+        mods.flag("cta");
+        shared(mods);
+        mods.ty(&[B64])?;
+        let optional = |this: &mut Self, operand: Option<&Operand<'a>>| match operand {
+            Some(operand) => this.source(operand, U32, Fit::Exact),
+            None => Ok(Reg::NONE),
+        };
+        Ok(wrap(match kind {
+            0 => {
+                let operands = self.count(s, 2, 2)?;
+                Hopper::MbarrierInit {
+                    at: self.address(&operands[0])?,
+                    count: self.source(&operands[1], U32, Fit::Exact)?,
+                }
+            }
+            1 => {
+                let operands = self.count(s, 1, 1)?;
+                Hopper::MbarrierInvalidate {
+                    at: self.address(&operands[0])?,
+                }
+            }
+            2 => {
+                let operands = self.count(s, if expects { 3 } else { 2 }, 3)?;
+                let d = self.destination(&operands[0], B64, Fit::Exact)?;
+                let at = self.address(&operands[1])?;
+                let last = optional(self, operands.get(2))?;
+                let (count, expect) = if expects {
+                    (Reg::NONE, last)
+                } else {
+                    (last, Reg::NONE)
+                };
+                Hopper::MbarrierArrive {
+                    d,
+                    at,
+                    count,
+                    expect,
+                }
+            }
+            3 => {
+                let operands = self.count(s, 2, 2)?;
+                Hopper::MbarrierExpect {
+                    at: self.address(&operands[0])?,
+                    bytes: self.source(&operands[1], U32, Fit::Exact)?,
+                }
+            }
+            _ => {
+                // A fourth operand of try_wait bounds the time.
+                let operands = self.count(s, 3, if kind == 5 { 4 } else { 3 })?;
+                optional(self, operands.get(3))?;
+                let ty = if parity { U32 } else { B64 };
+                Hopper::MbarrierWait {
+                    d: self.destination(&operands[0], Ty::Pred, Fit::Exact)?,
+                    at: self.address(&operands[1])?,
+                    phase: self.source(&operands[2], ty, Fit::Exact)?,
+                    parity,
+                    blocks: kind == 5,
+                }
+            }
+        }))
+    }
+
+    /// `cp.async.bulk`, after those two words.
+    pub fn bulk_copy(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
+        if mods.flag("commit_group") {
+            self.count(s, 0, 0)?;
+            return Ok(wrap(Hopper::BulkCommit));
+        }
+        if mods.flag("wait_group") {
+            mods.flag("read");
+            let operands = self.count(s, 1, 1)?;
+            let pending = pending(&operands[0])?;
+            return Ok(wrap(Hopper::BulkWait { pending }));
+        }
+        if mods.flag("tensor") {
+            return Err("copies by tensor maps are not supported, only plain bulk copies".into());
+        }
+        if mods.flag("prefetch") {
+            mods.flag("L2");
+            mods.flag("global");
+            let operands = self.count(s, 2, 2)?;
+            self.address(&operands[0])?;
+            self.source(&operands[1], U32, Fit::Exact)?;
+            return Ok(Op::Nop);
+        }
+        // The first space is the destination's.
+        let first = mods.find(|word| match word {
+            "shared::cluster" => Some(true),
+            "global" => Some(false),
+            _ => None,
+        });
+        let load = first.ok_or("cp.async.bulk needs the space that is written")?;
+        if mods.flag("multicast::cluster") {
+            return Err("clusters are not supported".into());
+        }
+        let hint = usize::from(mods.flag("L2::cache_hint"));
+        if load {
+            mods.need("the space that is read", &[("global", ())])?;
+            let how = "mbarrier::complete_tx::bytes";
+            mods.need("how it is waited for", &[(how, ())])?;
+            let operands = self.count(s, 4, 4 + hint)?;
+            return Ok(wrap(Hopper::BulkLoad {
+                to: self.address(&operands[0])?,
+                from: self.address(&operands[1])?,
+                bytes: self.source(&operands[2], U32, Fit::Exact)?,
+                barrier: self.address(&operands[3])?,
+            }));
+        }
+        mods.need("the space that is read", &[("shared::cta", ())])?;
+        mods.need("how it is waited for", &[("bulk_group", ())])?;
+        let operands = self.count(s, 3, 3 + hint)?;
+        Ok(wrap(Hopper::BulkStore {
+            to: self.address(&operands[0])?,
+            from: self.address(&operands[1])?,
+            bytes: self.source(&operands[2], U32, Fit::Exact)?,
+        }))
+    }
+
+    /// `fence.proxy.async` and `fence.mbarrier_init`; `None` for other fences.
+    pub fn hopper_fence(&mut self, mods: &mut Mods<'a>) -> Result<Option<Op>, String> {
+        if mods.flag("mbarrier_init") {
+            mods.need("its form", &[("release", ())])?;
+            mods.need("a scope", &[("cluster", ())])?;
+            return Ok(Some(wrap(Hopper::FenceMbarrierInit)));
+        }
+        if mods.flag("async") {
+            mods.pick(&[("global", ()), ("shared::cta", ())]);
+            return Ok(Some(wrap(Hopper::FenceProxy)));
+        }
+        Ok(None)
+    }
+
+    fn wgmma(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
+        let kinds = [
+            ("fence", 0),
+            ("commit_group", 1),
+            ("wait_group", 2),
+            ("mma_async", 3),
+        ];
+        let kind = mods.need("its kind", &kinds)?;
+        aligned(mods)?;
+        match kind {
+            0 => {
+                self.count(s, 0, 0)?;
+                return Ok(wrap(Hopper::WgmmaFence));
+            }
+            1 => {
+                self.count(s, 0, 0)?;
+                return Ok(wrap(Hopper::WgmmaCommit));
+            }
+            2 => {
+                let operands = self.count(s, 1, 1)?;
+                let pending = pending(&operands[0])?;
+                return Ok(wrap(Hopper::WgmmaWait { pending }));
+            }
+            _ => {}
+        }
+        let n = mods.find(|word| {
+            let n: usize = word
+                .strip_prefix("m64n")?
+                .strip_suffix("k16")?
+                .parse()
+                .ok()?;
+            (n.is_multiple_of(8) && (8..=256).contains(&n)).then_some(n)
+        });
+        let n = n.ok_or("wgmma is known for m64nNk16 here, N a multiple of 8 up to 256")?;
+        mods.ty(&[F32])?;
+        let ty = mods.ty(&[Ty::F16, Ty::BF16])?;
+        if mods.ty(&[Ty::F16, Ty::BF16])? != ty {
+            return Err("both factors of a wgmma have one type".into());
+        }
+        let operands = &s.operands;
+        let registers = matches!(operands.get(1), Some(Operand::Vector(_)));
+        let operands = {
+            let count = if registers { 7 } else { 8 };
+            self.count(s, count, count).map(|_| operands)?
+        };
+        let flag = |operand: &Operand<'a>, off: i64, on: i64| match operand {
+            Operand::Integer(n) if *n as i64 == off => Ok(false),
+            Operand::Integer(n) if *n as i64 == on => Ok(true),
+            other => Err(format!("{other:?} is neither {off} nor {on}")),
+        };
+        let d = self.fragment(&operands[0], n / 2, F32, true)?;
+        let b = Factor::Shared {
+            descriptor: self.source(&operands[2], B64, Fit::Exact)?,
+            across: flag(&operands[operands.len() - 1], 0, 1)?,
+        };
+        let a = if registers {
+            Factor::Registers(self.fragment(&operands[1], 4, B32, false)?)
+        } else {
+            Factor::Shared {
+                descriptor: self.source(&operands[1], B64, Fit::Exact)?,
+                across: flag(&operands[6], 0, 1)?,
+            }
+        };
+        Ok(wrap(Hopper::Wgmma(Wgmma {
+            n,
+            ty: if ty == Ty::F16 {
+                MmaTy::F16
+            } else {
+                MmaTy::BF16
+            },
+            d,
+            a,
+            b,
+            accumulate: self.predicate_operand(&operands[3])?,
+            negate: [flag(&operands[4], 1, -1)?, flag(&operands[5], 1, -1)?],
+        })))
+    }
+}
