@@ -5,7 +5,7 @@
 mod simulate;
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, Mutex};
 
 use ptxsim::Chip;
 use simulate::{Simulator, Usage};
@@ -128,20 +128,24 @@ fn rows(simulator: &mut Simulator, gpu: &Gpu, shared: usize) -> BTreeMap<String,
     rows
 }
 
-/// The kernels of the fused program, and of the same without fused kernels.
-fn counted() -> &'static [BTreeMap<String, Row>; 2] {
-    static ROWS: OnceLock<[BTreeMap<String, Row>; 2]> = OnceLock::new();
-    ROWS.get_or_init(|| {
-        let gpu = &GPUS[0];
-        // Launches that both have are simulated once.
-        let mut simulator = Simulator::new(Chip::H200);
-        [gpu.shared, 0].map(|shared| rows(&mut simulator, gpu, shared))
-    })
+/// Launches that several programs have are simulated once.
+static SIMULATOR: LazyLock<Mutex<Simulator>> =
+    LazyLock::new(|| Mutex::new(Simulator::new(Chip::H200)));
+
+/// The kernels of the step, of which those that fuse a bottleneck need `shared` bytes of shared memory.
+fn counted(shared: usize) -> BTreeMap<String, Row> {
+    let mut simulator = SIMULATOR.lock().expect("no test broke it");
+    rows(&mut simulator, &GPUS[0], shared)
+}
+
+fn fused() -> &'static BTreeMap<String, Row> {
+    static ROWS: LazyLock<BTreeMap<String, Row>> = LazyLock::new(|| counted(GPUS[0].shared));
+    &ROWS
 }
 
 /// The kernels by time, the costliest first, and how many of them make up 90% of it.
 fn judged() -> (Vec<(&'static String, &'static Row)>, usize) {
-    let mut rows: Vec<_> = counted()[0].iter().collect();
+    let mut rows: Vec<_> = fused().iter().collect();
     rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
     let all: f64 = rows.iter().map(|(_, r)| r.seconds).sum();
     let mut sum = 0.0;
@@ -294,7 +298,7 @@ fn fused_kernels_move_at_most_two_fifths_of_the_bytes() {
             .map(|r| r.counters.unique_bytes() + r.beyond)
             .sum()
     };
-    let [fused, unfused] = counted().each_ref().map(bytes);
+    let [fused, unfused] = [bytes(fused()), bytes(&counted(0))];
     let megabytes = |bytes: f64| bytes / 1e6 / BATCH as f64;
     println!(
         "device memory: {:.1} MB per chain, {:.1} unfused: {:.3}",

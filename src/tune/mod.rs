@@ -91,7 +91,7 @@ pub fn places<'p>(
 }
 
 fn target(gpu: &Cuda) -> Target {
-    Target::new(gpu.precision(), gpu.shared())
+    Target::new(gpu.precision(), gpu.shared()).with_sm_90a(gpu.is_sm_90a())
 }
 
 fn kernel(

@@ -126,6 +126,11 @@ impl Cuda {
         self.gpu.shared
     }
 
+    /// Whether it runs code for compute capability 9.0 and no other, which decides kernels too.
+    pub fn is_sm_90a(&self) -> bool {
+        self.gpu.is_sm_90a()
+    }
+
     /// How matrix products compute.
     pub fn precision(&self) -> Precision {
         self.precision
@@ -241,7 +246,7 @@ impl Device for Cuda {
                 &self.context,
                 &self.stream,
                 &mut self.modules,
-                Target::new(self.precision, self.gpu.shared),
+                Target::new(self.precision, self.gpu.shared).with_sm_90a(self.gpu.is_sm_90a()),
                 plan,
                 states,
                 &blocks,

@@ -524,3 +524,26 @@ fn async_copies_of_every_size_fill_with_zeros() {
         }
     }
 }
+
+/// What a profiler would count of three accesses and two functions: widths, the special-function unit, and what `cp.async` writes.
+#[test]
+fn widths_special_functions_and_staged_copies_are_counted() {
+    let body = "mul.wide.u32 %rd2, %r0, 16; add.s64 %rd3, %rd0, %rd2; add.s64 %rd4, %rd1, %rd2;\n\
+        .shared .align 16 .b8 tile[512];\nmov.u32 %r1, tile; shl.b32 %r2, %r0, 4; add.s32 %r1, %r1, %r2;\n\
+        cp.async.cg.shared.global [%r1], [%rd3], 16; cp.async.commit_group; cp.async.wait_group 0;\n\
+        ld.shared.v4.f32 {%f0, %f1, %f2, %f3}, [%r1];\n\
+        ex2.approx.f32 %f0, %f0; div.rn.f32 %f1, %f0, %f1;\n\
+        st.global.v4.f32 [%rd4], {%f0, %f1, %f2, %f3};\nld.global.f32 %f4, [%rd3]; st.global.f32 [%rd4], %f4;";
+    let device = Device::new(&kernel(2, body));
+    let (x, y) = (
+        device.words("x", &[0x3f80_0000; 128]),
+        device.unwritten("y", 512),
+    );
+    let c = device.run_clean(&[&x, &y], threads(1, 32)).counters;
+    assert_eq!(c.special_functions, 2 * 32);
+    // 512 bytes are 16 sectors; a word of every 16 bytes touches them all too.
+    assert_eq!(c.sectors_by_width[&16], 32);
+    assert_eq!(c.sectors_by_width[&4], 32);
+    // Four passes to write the tile, four to read it.
+    assert_eq!((c.shared_wavefronts, c.bank_conflicts), (8, 0));
+}
