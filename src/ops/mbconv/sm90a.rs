@@ -18,7 +18,11 @@ const MBARRIERS: usize = 8 * size_of::<u64>();
 
 /// Whether the kernel can take such channels; their weights are then packed for it as well.
 pub(super) fn takes(c: &Channels) -> bool {
-    !c.upsample && c.k == WINDOW && c.ci == c.co && WIDTHS.contains(&c.ci) && c.hidden.is_multiple_of(SLICE)
+    !c.upsample
+        && c.k == WINDOW
+        && c.ci == c.co
+        && WIDTHS.contains(&c.ci)
+        && c.hidden.is_multiple_of(SLICE)
 }
 
 /// Elements of `f32` that the packed slices take.
