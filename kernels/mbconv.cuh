@@ -21,21 +21,39 @@ struct Cell {
     int units, slices;
 };
 
-// swish in bf16 precision: the sigmoid from one instruction whose error is below half a unit of bf16.
-__device__ inline float sigmoid_fast(float x) {
+// swish in bf16 precision: the sigmoid is (1 + tanh(x / 2)) / 2, from one instruction whose error is below half a unit of bf16.
+__device__ inline float tanh_fast(float x) {
     float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5f * x));
-    return fmaf(0.5f, t, 0.5f);
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x));
+    return t;
 }
-__device__ inline float swish_fast(float x) { return x * sigmoid_fast(x); }
+__device__ inline float swish_fast(float x) {
+    const float half = 0.5f * x;
+    return fmaf(half, tanh_fast(half), half);
+}
 struct FastSwish {
     float value, slope;
     __device__ explicit FastSwish(float x) {
-        const float s = sigmoid_fast(x);
-        value = x * s;
-        slope = s * fmaf(x, 1.0f - s, 1.0f);
+        const float half = 0.5f * x, t = tanh_fast(half), s = fmaf(0.5f, t, 0.5f);
+        value = fmaf(half, t, half);
+        slope = fmaf(s, fmaf(-half, t, half), s);
     }
 };
+
+// Fragments by the address in shared memory: what a loop adds to it is one instruction.
+__device__ inline void load_at(unsigned (&r)[4], unsigned at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+__device__ inline void load_transposed_at(unsigned (&r)[4], unsigned at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+#define BYTES static_cast<unsigned>(sizeof(bf16))
 
 // The two halves of a word.
 __device__ inline float2 unpack(unsigned word) { return make_float2(__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)); }
@@ -101,15 +119,18 @@ __device__ inline void bring(bf16 *to, const float *__restrict__ data, int pixel
     }
 }
 
-// Begins to copy to[i][0 .. COLUMNS] = from[i, first .. first + columns], zeros beyond; rows of `from` are `stride` apart. Sizes in 16 bytes.
-__device__ inline void copy_rows(void *to, int to_stride, const void *from, int from_stride, int rows, int all_rows, int columns,
-                                 int all_columns) {
-    for (int i = threadIdx.x; i < all_rows * all_columns; i += THREADS) {
-        const int row = i / all_columns, column = i % all_columns;
-        const bool inside = row < rows && column < columns;
-        const uint4 *source = static_cast<const uint4 *>(from) + (inside ? row * from_stride + column : 0);
-        copy_async_16(static_cast<uint4 *>(to) + row * to_stride + column, source, inside);
-    }
+// Begins to copy to[i][0 .. ALL] = from[i][0 .. columns], zeros beyond `rows` up to all_rows and, with ZEROS, beyond `columns`. Sizes in 16
+// bytes; ALL divides the number of threads.
+template <int ALL, bool ZEROS = true>
+__device__ inline void copy_rows(void *to, int to_stride, const void *from, int from_stride, int rows, int all_rows, int columns = ALL) {
+    static_assert(THREADS % ALL == 0, "a thread keeps its column");
+    const int column = threadIdx.x % ALL;
+    const bool inside = column < columns;
+    if (!ZEROS && !inside) return;
+    uint4 *target = static_cast<uint4 *>(to) + column;
+    const uint4 *source = static_cast<const uint4 *>(from) + (inside ? column : 0);
+    for (int row = threadIdx.x / ALL; row < all_rows; row += THREADS / ALL)
+        copy_async_16(target + row * to_stride, source + min(row, rows - 1) * from_stride, inside && row < rows);
 }
 
 // Where a thread works in the depthwise convolutions: a pair of neighbouring channels, and every SPAN-th vertical strip of pixels. The
@@ -146,26 +167,27 @@ struct TileSums {
     // += a[M][S] times b, which is [S][N] or, with TRANSPOSED, [N][S].
     template <int S, bool TRANSPOSED>
     __device__ void add(const bf16 *a, const bf16 *b) {
-        const bf16 *rows = lane_of_a(a + pixel * (S + PAD), S + PAD, threadIdx.x % 32);
-        add_rows<S, TRANSPOSED>([&](int i) { return rows + i * 16 * (S + PAD); }, b);
+        const unsigned rows = shared_address(lane_of_a(a + pixel * (S + PAD), S + PAD, threadIdx.x % 32));
+        add_rows<S, TRANSPOSED>([&](int i) { return rows + i * 16 * (S + PAD) * BYTES; }, b);
     }
 
-    // The same with rows of a that lie anywhere: rows(i) is the lane's place in the fragments of the warp's m-tile i.
+    // The same with rows of a that lie anywhere: rows(i) is the address of the lane's place in the fragments of the warp's m-tile i.
     template <int S, bool TRANSPOSED, class Rows>
     __device__ void add_rows(Rows rows, const bf16 *b) {
         const int lane = threadIdx.x % 32, stride = TRANSPOSED ? S + PAD : N + PAD;
-        b = TRANSPOSED ? lane_of_b_transposed(b + column * stride, stride, lane) : lane_of_b(b + column, stride, lane);
+        const unsigned own =
+            shared_address(TRANSPOSED ? lane_of_b_transposed(b + column * stride, stride, lane) : lane_of_b(b + column, stride, lane));
 #pragma unroll
         for (int k = 0; k < S; k += 16) {
             unsigned left[4][4], right[4];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) fragment_a(left[i], rows(i) + k);
+            for (int i = 0; i < 4; ++i) load_at(left[i], rows(i) + k * BYTES);
 #pragma unroll
             for (int j = 0; j < TILES; j += 2) {
                 if (TRANSPOSED)
-                    fragments_b_transposed(right, b + j * 8 * stride + k);
+                    load_at(right, own + (j * 8 * stride + k) * BYTES);
                 else
-                    fragments_b(right, b + k * stride + j * 8);
+                    load_transposed_at(right, own + (k * stride + j * 8) * BYTES);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     mma_bf16(c[i][j], left[i], right[0], right[1]);
@@ -216,8 +238,9 @@ struct TileSums {
 template <int M, int S, bool TRANSPOSED>
 __device__ inline void product(float (&sums)[M][S / 8][4], const bf16 *a, int a_stride, const bf16 *b, int b_stride, int depth) {
     const int lane = threadIdx.x % 32;
-    a = lane_of_a(a, a_stride, lane);
-    b = TRANSPOSED ? lane_of_b_transposed(b, b_stride, lane) : lane_of_b(b, b_stride, lane);
+    const unsigned step = TRANSPOSED ? 16 * BYTES : 16 * b_stride * BYTES, columns = TRANSPOSED ? 8 * b_stride * BYTES : 8 * BYTES;
+    unsigned rows = shared_address(lane_of_a(a, a_stride, lane));
+    unsigned own = shared_address(TRANSPOSED ? lane_of_b_transposed(b, b_stride, lane) : lane_of_b(b, b_stride, lane));
 #pragma unroll
     for (int i = 0; i < M; ++i)
 #pragma unroll
@@ -225,16 +248,16 @@ __device__ inline void product(float (&sums)[M][S / 8][4], const bf16 *a, int a_
 #pragma unroll
             for (int r = 0; r < 4; ++r) sums[i][j][r] = 0.0f;
 #pragma unroll 2
-    for (int k = 0; k < depth; k += 16) {
+    for (int k = 0; k < depth; k += 16, rows += 16 * BYTES, own += step) {
         unsigned left[M][4], right[4];
 #pragma unroll
-        for (int i = 0; i < M; ++i) fragment_a(left[i], a + i * 16 * a_stride + k);
+        for (int i = 0; i < M; ++i) load_at(left[i], rows + i * 16 * a_stride * BYTES);
 #pragma unroll
         for (int j = 0; j < S / 8; j += 2) {
             if (TRANSPOSED)
-                fragments_b_transposed(right, b + j * 8 * b_stride + k);
+                load_at(right, own + j * columns);
             else
-                fragments_b(right, b + k * b_stride + j * 8);
+                load_transposed_at(right, own + j * columns);
 #pragma unroll
             for (int i = 0; i < M; ++i) {
                 mma_bf16(sums[i][j], left[i], right[0], right[1]);

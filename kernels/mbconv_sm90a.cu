@@ -1,7 +1,7 @@
 // kernelc: compute_90a
 // The inverted bottleneck of mbconv_bf16.cu for compute capability 9.0: the same tile, the same results but for the order of sums.
 //
-//   mbconv_fprop_sm90a_n<N>(x, slices, b2, y, kept, partial, cell)                                      N = 64, 128 or 256 is ci and co
+//   mbconv_fprop_sm90a_n<N>(x, slices, b2, y, kept, kept_mixed, partial, cell)                             N = 64, 128 or 256 is ci and co
 //   mbconv_pack_sm90a(w1, b1, dw, b_dw, w2, slices, ci, co, hidden)               one thread for 4 bytes of `slices`
 //
 // The products are wgmma. `slices` holds, for each 32 hidden channels, all weights that they take, in the layout of shared memory: w1 as ci / 64
@@ -22,7 +22,7 @@
 
 #define STRIDE (SLICE + PAD)
 // Bytes of a slice's window, and of the room that it has.
-#define WINDOW_BYTES int(sizeof(Window<SLICE>))
+#define WINDOW_BYTES int(sizeof(Window))
 #define WINDOW_ROOM 3584
 // Bytes of 64 lines of 128.
 #define MATRIX 8192
@@ -112,9 +112,9 @@ struct Room {
         expansions = xs + c.near_room * N * 2;              // [2]: [N / 64][SLICE] lines of 128 bytes
         rests = expansions + 2 * Sizes(c).expansion;        // [2]: [N] lines of 64 bytes, window
         mixed = rests + 2 * rest_room;                      // [128] lines of 64 bytes
-        expanded = reinterpret_cast<bf16 *>(mixed + TILE * SLICE * 2); // [near_room][SLICE]
-        // What is kept: [128] lines of 64 bytes.
-        leaving = reinterpret_cast<unsigned char *>(expanded + c.near_room * STRIDE);
+        expanded = reinterpret_cast<bf16 *>(mixed + TILE * SLICE * 2); // [PADDED][SLICE]
+        // What is before its swish, to be kept: [128] lines of 64 bytes.
+        leaving = reinterpret_cast<unsigned char *>(expanded + PADDED * STRIDE);
         barriers = reinterpret_cast<Mbarriers *>(leaving + TILE * SLICE * 2);
     }
 };
@@ -138,7 +138,8 @@ __device__ inline void produce(const Room<N> &room, const unsigned char *slices,
 
 // What a warpgroup does that computes: T m-tiles of the expansion, `group` and, if there are two, `group` + 2, and 64 pixels of y.
 template <int N, int T>
-__device__ inline void compute(const Room<N> &room, int group, const float *x, const float *b2, float *y, bf16 *kept, float *partial, const Cell &c) {
+__device__ inline void compute(const Room<N> &room, int group, const float *x, const float *b2, float *y, bf16 *kept,
+                               bf16 *kept_mixed, float *partial, const Cell &c) {
     const int S = SLICE, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     Mbarriers &barriers = *room.barriers;
     bf16 *expanded = room.expanded;
@@ -149,9 +150,22 @@ __device__ inline void compute(const Room<N> &room, int group, const float *x, c
     const int m_tiles = max((near.pixels() + 63) / 64, 2);
     const auto row_of = [&](int v, int u) { return (tile.image * c.h + v) * c.w + u; };
     const auto own_row = [&](int at) {
-        const int v = tile.y + at / c.columns, u = tile.x + at % c.columns;
+        const int v = tile.y + at / COLUMNS, u = tile.x + at % COLUMNS;
         return v < c.h && u < c.w ? row_of(v, u) : -1;
     };
+    // Of a lane's rows of the expansion: the place in the padded tile, and the row of what is kept; -1 beyond the image and the tile.
+    int padded[T][2], kept_row[T][2];
+#pragma unroll
+    for (int t = 0; t < T; ++t)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int pixel = (group + 2 * t) * 64 + warp % 4 * 16 + accumulator_row(lane, half);
+            const int v = near.top + pixel / near.width - tile.y, u = near.left + pixel % near.width - tile.x;
+            const bool exists = pixel < near.pixels(), own = exists && v >= 0 && v < ROWS && u >= 0 && u < COLUMNS;
+            padded[t][half] = exists ? (v + HALO) * PITCH + u + HALO : -1;
+            kept_row[t][half] = own && kept ? row_of(tile.y + v, tile.x + u) : -1;
+        }
+    for (int i = threadIdx.x; i < PADDED * STRIDE / 8; i += THREADS) reinterpret_cast<uint4 *>(expanded)[i] = uint4{};
     for (int i = threadIdx.x; i < m_tiles * 64 * (N / 4); i += THREADS) {
         const int pixel = i / (N / 4), j = i % (N / 4) * 4;
         uint2 packed = {};
@@ -201,28 +215,32 @@ __device__ inline void compute(const Room<N> &room, int group, const float *x, c
     expand(0);
     wgmma_wait<0>();
     expanded_is_there(0);
-    const Lane<S> own;
+    const Spot spot;
     for (int i = 0; i <= last; ++i) {
         const Turn turn(i);
         // The last expansion is made twice, so that the same products run in every round: the assembler lets them run then only.
         const int next = min(i + 1, last);
         const unsigned char *rest = room.rests + turn.place * room.rest_room;
-        const Window<S> &window = *reinterpret_cast<const Window<S> *>(rest + N * S * 2);
+        const Window &window = *reinterpret_cast<const Window *>(rest + N * S * 2);
         mbarrier_wait(&barriers.full[1][turn.place], turn.parity);
 #pragma unroll
         for (int t = 0; t < T; ++t) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int pixel = (group + 2 * t) * 64 + warp % 4 * 16 + accumulator_row(lane, half);
-                const int own_pixel = kept ? inside_tile(c, tile, near, pixel) : -1;
+                bf16 *to = expanded + padded[t][half] * STRIDE + accumulator_column(lane);
+                unsigned before[S / 8];
 #pragma unroll
                 for (int j = 0; j < S / 8; ++j) {
                     const int channel = j * 8 + accumulator_column(lane);
                     const float one = e[t][4 * j + 2 * half] + window.expanded[channel];
                     const float two = e[t][4 * j + 2 * half + 1] + window.expanded[channel + 1];
-                    set_word(expanded + pixel * STRIDE + channel, round_bf16(swish_fast(one), swish_fast(two)));
-                    if (own_pixel >= 0)
-                        *reinterpret_cast<unsigned *>(leaving + place_in_lines<64>(own_pixel, channel * 2)) = round_bf16(one, two);
+                    if (padded[t][half] >= 0) set_word(to + j * 8, round_bf16(swish_fast(one), swish_fast(two)));
+                    before[j] = round_bf16(one, two);
+                }
+                if (kept) {
+                    const uint4 words = transpose_quad(before);
+                    if (kept_row[t][half] >= 0)
+                        *reinterpret_cast<uint4 *>(kept + kept_row[t][half] * c.hidden + i * S + lane % 4 * 8) = words;
                 }
             }
         }
@@ -230,26 +248,18 @@ __device__ inline void compute(const Room<N> &room, int group, const float *x, c
         if (i > 0) leave(&barriers.empty[1][turn.place ^ 1]);
         barrier_of(COMPUTE, THREADS);
         expand(next);
-        if (kept) {
-            for (int k = threadIdx.x; k < TILE * S / 8; k += THREADS) {
-                const int pixel = k / (S / 8), j = k % (S / 8) * 8, row = own_row(pixel);
-                if (row >= 0)
-                    *reinterpret_cast<uint4 *>(kept + row * c.hidden + i * S + j) =
-                        *reinterpret_cast<const uint4 *>(leaving + place_in_lines<64>(pixel, j * 2));
-            }
-        }
         {
-            const int R = TILE / Lane<S>::SPAN;
-            const int row = own.strip / c.columns * R, column = own.strip % c.columns;
-            const float2 bias = *reinterpret_cast<const float2 *>(&window.mixed[own.channel]);
-            float2 sum[R];
+            const float2 bias = *reinterpret_cast<const float2 *>(&window.mixed[spot.channel]);
+            float2 sum[DOWN * ACROSS];
 #pragma unroll
-            for (int r = 0; r < R; ++r) sum[r] = bias;
-            correlate<R, S, false>(sum, expanded, near, window, own.channel, tile.y + row, tile.x + column);
+            for (int k = 0; k < DOWN * ACROSS; ++k) sum[k] = bias;
+            correlate<false>(sum, expanded, window, spot);
 #pragma unroll
-            for (int r = 0; r < R; ++r)
-                *reinterpret_cast<unsigned *>(mixed + place_in_lines<64>(line_of((row + r) * c.columns + column), own.channel * 2)) =
-                    round_bf16(swish_fast(sum[r].x), swish_fast(sum[r].y));
+            for (int k = 0; k < DOWN * ACROSS; ++k) {
+                const int at = place_in_lines<64>(line_of(spot.at(k)), spot.channel * 2);
+                *reinterpret_cast<unsigned *>(mixed + at) = round_bf16(swish_fast(sum[k].x), swish_fast(sum[k].y));
+                if (kept) *reinterpret_cast<unsigned *>(leaving + at) = round_bf16(sum[k].x, sum[k].y);
+            }
         }
         proxy_fence();
         barrier_of(COMPUTE, THREADS);
@@ -258,6 +268,14 @@ __device__ inline void compute(const Room<N> &room, int group, const float *x, c
 #pragma unroll
         for (int k = 0; k < S / 16; ++k) wgmma(sums, a + 2 * k, b + 2 * k, false);
         wgmma_commit();
+        if (kept) {
+            for (int k = threadIdx.x; k < TILE * S / 8; k += THREADS) {
+                const int line = k / (S / 8), j = k % (S / 8) * 8, row = own_row(line_of(line));
+                if (row >= 0)
+                    *reinterpret_cast<uint4 *>(kept_mixed + row * c.hidden + i * S + j) =
+                        *reinterpret_cast<const uint4 *>(leaving + place_in_lines<64>(line, j * 2));
+            }
+        }
         // All but this projection.
         wgmma_wait<1>();
         expanded_is_there(next);
@@ -268,8 +286,8 @@ __device__ inline void compute(const Room<N> &room, int group, const float *x, c
 }
 
 template <int N>
-__device__ inline void fprop(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept, float *partial,
-                             const Cell &c) {
+__device__ inline void fprop(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept, bf16 *kept_mixed,
+                             float *partial, const Cell &c) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Room<N> room(shared, c);
     if (threadIdx.x == 0) {
@@ -287,17 +305,17 @@ __device__ inline void fprop(const float *x, const unsigned char *slices, const 
     } else {
         registers_take<240>();
         if (group + 2 < (Tile(c).around(c, HALO).pixels() + 63) / 64)
-            compute<N, 2>(room, group, x, b2, y, kept, partial, c);
+            compute<N, 2>(room, group, x, b2, y, kept, kept_mixed, partial, c);
         else
-            compute<N, 1>(room, group, x, b2, y, kept, partial, c);
+            compute<N, 1>(room, group, x, b2, y, kept, kept_mixed, partial, c);
     }
 }
 
 #define MBCONV(N)                                                                                                           \
     extern "C" __global__ void __launch_bounds__(ALL_THREADS, 1)                                                            \
         mbconv_fprop_sm90a_n##N(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept,         \
-                                float *partial, Cell c) {                                                                   \
-        fprop<N>(x, slices, b2, y, kept, partial, c);                                                                       \
+                                bf16 *kept_mixed, float *partial, Cell c) {                                                 \
+        fprop<N>(x, slices, b2, y, kept, kept_mixed, partial, c);                                                           \
     }
 
 MBCONV(64)

@@ -1,59 +1,95 @@
-// The depthwise window of the inverted bottleneck on shared memory, for kernels whose tile has 128 pixels (mbconv_bf16.cu, mbconv_sm90a.cu).
+// The depthwise window of the inverted bottleneck on a tile of 8x16 pixels in shared memory (mbconv_bf16.cu, mbconv_sm90a.cu).
 #pragma once
 
 #include "mbconv.cuh"
 
-// Pixels of a tile: rows a multiple of 8 and columns 8 or 16.
-#define TILE 128
+// A tile, and the window on it.
+#define ROWS 8
+#define COLUMNS 16
+#define TILE (ROWS * COLUMNS)
 #define TAPS 5
 #define HALO (TAPS / 2)
+// The tile with all that its windows reach, zero where that is not in the image: no window asks where the image ends.
+#define PITCH (COLUMNS + 2 * HALO)
+#define PADDED ((ROWS + 2 * HALO) * PITCH)
+// What a thread makes of a window's results.
+#define DOWN 4
+#define ACROSS 2
 
-// The place in the tile of a pixel of a region around it; -1 outside, and beyond the region.
-__device__ inline int inside_tile(const Cell &c, const Tile &tile, const Region &r, int pixel) {
-    const int row = r.top + pixel / r.width - tile.y, column = r.left + pixel % r.width - tile.x;
-    const bool inside = pixel < r.pixels() && row >= 0 && row < c.rows && column >= 0 && column < c.columns;
-    return inside ? row * c.columns + column : -1;
-}
-
-// What a slice of S hidden channels takes of dw, b_dw and, forward, b1.
-template <int S>
+// What a slice takes of dw, b_dw and, forward, b1.
 struct Window {
-    float taps[TAPS * TAPS][S], expanded[S], mixed[S];
+    float taps[TAPS * TAPS][SLICE], expanded[SLICE], mixed[SLICE];
 
-    __device__ void copy_expansion(const float *b1, int first) { copy_rows(expanded, S / 4, b1 + first, 0, 1, 1, S / 4, S / 4); }
-    __device__ void copy_mixing(const float *dw, const float *b_dw, int hidden, int first) {
-        copy_rows(taps, S / 4, dw + first, hidden / 4, TAPS * TAPS, TAPS * TAPS, S / 4, S / 4);
-        copy_rows(mixed, S / 4, b_dw + first, 0, 1, 1, S / 4, S / 4);
+    __device__ void copy_expansion(const float *b1, int first) { copy_rows<SLICE / 4>(expanded, SLICE / 4, b1 + first, 0, 1, 1); }
+    __device__ void copy_taps(const float *dw, int hidden, int first) {
+        copy_rows<SLICE / 4>(taps, SLICE / 4, dw + first, hidden / 4, TAPS * TAPS, TAPS * TAPS);
     }
+    __device__ void copy_mixing(const float *b_dw, int first) { copy_rows<SLICE / 4>(mixed, SLICE / 4, b_dw + first, 0, 1, 1); }
 };
 
-// sum[r] = the 5x5 window around pixel (y + r, x) of the two channels, r < R; what is not in the region is zero. REVERSED takes the taps
-// from the last to the first, as the gradient does.
-template <int R, int S, bool REVERSED>
-__device__ inline void correlate(float2 (&sum)[R], const bf16 *data, const Region &region, const Window<S> &window, int channel, int y, int x) {
-#pragma unroll 1
-    for (int kx = 0; kx < TAPS; ++kx) {
-        const int column = x + kx - HALO;
-        if (column < region.left || column >= region.left + region.width) continue;
-        float2 taps[TAPS];
+// Where a thread works in the window: two neighbouring channels and DOWN x ACROSS pixels of the tile. The two places of a warp are four
+// columns apart, so that its words lie on different banks.
+struct Spot {
+    int channel, row, column;
+
+    __device__ Spot() {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        channel = lane % 16 * 2;
+        row = warp / 4 * DOWN;
+        column = (warp % 4 / 2 * 4 + warp % 2 + lane / 16 * 2) * ACROSS;
+    }
+    // In a tensor of the tile; in one of the tile padded, the corner of the window.
+    __device__ int at(int i) const { return (row + i / ACROSS) * COLUMNS + column + i % ACROSS; }
+    __device__ int corner() const { return row * PITCH + column; }
+};
+
+// sum[i] += the 5x5 window of the two channels around pixel i of the spot. REVERSED takes the taps from the last to the first, as the
+// gradient does.
+template <bool REVERSED>
+__device__ inline void correlate(float2 (&sum)[DOWN * ACROSS], const bf16 *padded, const Window &window, const Spot &spot) {
+    const bf16 *from = padded + spot.corner() * (SLICE + PAD) + spot.channel;
+    const float *taps = &window.taps[0][spot.channel];
+    float2 before[TAPS], tap[TAPS];
+#pragma unroll
+    for (int x = 0; x < TAPS + ACROSS - 1; ++x) {
+        // Column x of the values meets the taps of column x for the first pixel of a line, of the column before for the second.
 #pragma unroll
         for (int ky = 0; ky < TAPS; ++ky) {
-            const int tap = REVERSED ? TAPS * TAPS - 1 - (ky * TAPS + kx) : ky * TAPS + kx;
-            taps[ky] = *reinterpret_cast<const float2 *>(&window.taps[tap][channel]);
+            before[ky] = tap[ky];
+            const int at = REVERSED ? TAPS * TAPS - 1 - (ky * TAPS + x) : ky * TAPS + x;
+            if (x < TAPS) tap[ky] = *reinterpret_cast<const float2 *>(taps + at * SLICE);
         }
-        const bf16 *from = data + region.at(y - HALO, column) * (S + PAD) + channel;
 #pragma unroll
-        for (int i = 0; i < R + TAPS - 1; ++i) {
-            const int row = y + i - HALO;
-            const bool inside = row >= region.top && row < region.top + region.height;
-            const float2 value = unpack(inside ? word_at(from + i * region.width * (S + PAD)) : 0);
+        for (int y = 0; y < DOWN + TAPS - 1; ++y) {
+            const float2 value = unpack(word_at(from + (y * PITCH + x) * (SLICE + PAD)));
 #pragma unroll
             for (int ky = 0; ky < TAPS; ++ky) {
-                const int r = i - ky;
-                if (r < 0 || r >= R) continue;
-                sum[r].x = fmaf(value.x, taps[ky].x, sum[r].x);
-                sum[r].y = fmaf(value.y, taps[ky].y, sum[r].y);
+                const int r = y - ky;
+                if (r < 0 || r >= DOWN) continue;
+                float2 &one = sum[r * ACROSS], &two = sum[r * ACROSS + 1];
+                if (x < TAPS) one = make_float2(fmaf(value.x, tap[ky].x, one.x), fmaf(value.y, tap[ky].y, one.y));
+                if (x > 0) two = make_float2(fmaf(value.x, before[ky].x, two.x), fmaf(value.y, before[ky].y, two.y));
             }
         }
     }
+}
+
+// The lanes of a quad hold word j of n-tile i as own[i] in lane j; afterwards lane i holds n-tile i, four words.
+__device__ inline uint4 transpose_quad(const unsigned (&own)[4]) {
+    const unsigned all = 0xffffffffu, lane = threadIdx.x;
+    const bool odd = lane & 1, high = lane & 2;
+    unsigned a[4], b[4];
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const unsigned other = __shfl_xor_sync(all, odd ? own[i] : own[i + 1], 1);
+        a[i] = odd ? other : own[i];         // word 2 (j / 2) of the n-tile of this lane's parity
+        a[i + 1] = odd ? own[i + 1] : other; // the word behind it
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const unsigned other = __shfl_xor_sync(all, high ? a[i] : a[2 + i], 2);
+        b[i] = high ? other : a[i];
+        b[2 + i] = high ? a[2 + i] : other;
+    }
+    return make_uint4(b[0], b[1], b[2], b[3]);
 }

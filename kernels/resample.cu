@@ -10,6 +10,7 @@
 //
 // Limit: bytes, 5 or 20 an element of the smaller and larger image, half of that in bf16. Geometry: a thread a unit of the result, 256 a block.
 
+#include "bilinear.cuh"
 #include "stored.cuh"
 
 struct Image {
@@ -36,22 +37,6 @@ __device__ inline void add(Pack<V> &sum, float weight, const Pack<V> &pack) {
 #pragma unroll
     for (int k = 0; k < V; ++k) sum.v[k] += weight * pack.v[k];
 }
-
-// The two neighbours that output i of an axis reads, and their weights.
-struct Taps {
-    unsigned first, second;
-    float before, behind;
-
-    __device__ Taps(unsigned i, unsigned extent) {
-        const unsigned position = i * (extent - 1), unit = 2 * extent - 1;
-        first = position / unit;
-        second = min(first + 1, extent - 1);
-        behind = static_cast<float>(position % unit) / static_cast<float>(unit);
-        before = 1.0f - behind;
-    }
-    // The weight of input `at` in this output.
-    __device__ float weight(unsigned at) const { return (first == at ? before : 0.0f) + (second == at ? behind : 0.0f); }
-};
 
 // y[n, i, j] = sum over a 2x2 window of weight x; the window's corner is at (2i, 2j) of an image of h x w.
 template <int V, class X, class Y>
@@ -88,7 +73,6 @@ __device__ inline void bilinear(X x, Y y, unsigned at, const Image &g) {
     store<V>(y, at, sum);
 }
 
-// Output i reads between i / 2 - 1 / 2 and i / 2, so input `at` is read by outputs 2 at - 2 .. 2 at + 2 at most.
 template <int V, class X, class Y>
 __device__ inline void bilinear_dgrad(X dy, Y dx, unsigned at, const Image &g) {
     const Pixel p(at, g.h, g.w, g.c);

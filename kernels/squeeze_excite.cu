@@ -10,11 +10,13 @@
 //   squeeze_excite_dgrad_f32_gate(partial, w0, w2, s, g, ds, dg, mean, alpha, gate)     mean [n, c] = ds w0^T / pixels
 //   squeeze_excite_fprop_f32[_x4](x, g, skip, y, alpha, columns)       skip may be null
 //   squeeze_excite_fprop_f32_gated(partial, w0, b0, w2, b2, x, skip, y, s, g, alpha, pixels, rows, gate)    gate and sum in one
+//   squeeze_excite_fprop_f32_gated_up(..., skip, y, s, g, alpha, pixels, rows, h, w, gate)    skip [n, h, w, c], enlarged to x's 2h x 2w
 //   squeeze_excite_dgrad_f32[_x4](dy, g, mean, dx, alpha, columns)
 //
 // Limit: bytes. 4 and then 8 or 12 an element forward, 8 and then 8 backward. Geometry: sums and maps as in columns.cuh, an image a
 // group; the gate is a block an image, with a vector of c and one of hidden numbers in shared memory.
 
+#include "bilinear.cuh"
 #include "columns.cuh"
 #include "squeeze_excite.cuh"
 
@@ -46,14 +48,14 @@ extern "C" __global__ void __launch_bounds__(256)
 // y = skip + alpha x g, where every block makes its image's gate anew in less time than a launch of
 // its own takes to begin. blockIdx.x = a piece of `rows` pixels, blockIdx.y = n; the first block of an image writes s and g. c is a multiple
 // of 4 and at most 1024; a thread keeps its four channels.
-extern "C" __global__ void __launch_bounds__(256)
-    squeeze_excite_fprop_f32_gated(const float *partial, const float *w0, const float *b0, const float *w2, const float *b2, const float *x,
-                                   const float *skip, float *y, float *s, float *g, float alpha, unsigned pixels, unsigned rows, Gate gate) {
+template <class Skip>
+__device__ inline void excite_gated(const SqueezeExcite &of, const float *x, Skip skip, float *y, float *s, float *g, float alpha,
+                                    unsigned pixels, unsigned rows, const Gate &gate) {
     extern __shared__ float means[];
     __shared__ float room[256];
     float *inner = means + gate.c, *open = inner + gate.hidden;
     const unsigned n = blockIdx.y, c = gate.c;
-    gate_fprop({partial, w0, b0, w2, b2, nullptr, nullptr}, n, gate, means, inner, room, [&](unsigned k, float v) { open[k] = v; });
+    gate_fprop(of, n, gate, means, inner, room, [&](unsigned k, float v) { open[k] = v; });
     __syncthreads();
     if (blockIdx.x == 0) {
         for (unsigned k = threadIdx.x; k < c; k += blockDim.x) g[n * c + k] = open[k];
@@ -69,11 +71,39 @@ extern "C" __global__ void __launch_bounds__(256)
     for (unsigned row = blockIdx.x * rows + threadIdx.x / fours; row < last; row += step) {
         const unsigned at = (n * pixels + row) * fours + column;
         const Pack<4> inside = load<4>(x, at);
-        Pack<4> sum = load<4>(skip, at);
+        Pack<4> sum = skip(n, row, column, fours);
 #pragma unroll
         for (int j = 0; j < 4; ++j) sum.v[j] += factor.v[j] * inside.v[j];
         store<4>(y, at, sum);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    squeeze_excite_fprop_f32_gated(const float *partial, const float *w0, const float *b0, const float *w2, const float *b2, const float *x,
+                                   const float *skip, float *y, float *s, float *g, float alpha, unsigned pixels, unsigned rows, Gate gate) {
+    const auto same = [&](unsigned n, unsigned row, unsigned column, unsigned fours) {
+        return load<4>(skip, (n * pixels + row) * fours + column);
+    };
+    excite_gated({partial, w0, b0, w2, b2, nullptr, nullptr}, x, same, y, s, g, alpha, pixels, rows, gate);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    squeeze_excite_fprop_f32_gated_up(const float *partial, const float *w0, const float *b0, const float *w2, const float *b2,
+                                      const float *x, const float *skip, float *y, float *s, float *g, float alpha, unsigned pixels,
+                                      unsigned rows, unsigned h, unsigned w, Gate gate) {
+    const auto enlarged = [&](unsigned n, unsigned row, unsigned column, unsigned fours) {
+        const Taps down(row / (2 * w), h), across(row % (2 * w), w);
+        const auto corner = [&](unsigned i, unsigned j) { return load<4>(skip, ((n * h + i) * w + j) * fours + column); };
+        const Pack<4> corners[4] = {corner(down.first, across.first), corner(down.first, across.second),
+                                    corner(down.second, across.first), corner(down.second, across.second)};
+        Pack<4> sum;
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            sum.v[j] = down.before * (across.before * corners[0].v[j] + across.behind * corners[1].v[j]) +
+                       down.behind * (across.before * corners[2].v[j] + across.behind * corners[3].v[j]);
+        return sum;
+    };
+    excite_gated({partial, w0, b0, w2, b2, nullptr, nullptr}, x, enlarged, y, s, g, alpha, pixels, rows, gate);
 }
 
 // partial[slice, n, c] = sum over pixels of dy x.

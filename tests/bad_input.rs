@@ -143,6 +143,7 @@ fn a_disk_that_is_full_when_it_saves_costs_nothing_that_was_saved() {
     assert_eq!(after.keys().find(unfinished), None);
 
     // Room again: it goes on, and ends as a run that met nothing.
+    drop(filler);
     fs::remove_file(&path).unwrap();
     tiny::succeed(at, &resume);
     tiny::assert_same(&whole, &run, Stage::Vae);
@@ -230,11 +231,9 @@ fn data_that_have_gone_since_the_start_are_named_and_may_lie_elsewhere() {
 
     // One picture that is damaged when it is read.
     fs::write(at.join("pictures/00007.png"), b"no picture").unwrap();
-    refused(
-        at,
-        &["train", "vae", "--resume", "run", "--steps", "30"],
-        &["00007.png"],
-    );
+    let resume = ["train", "vae", "--resume", "run", "--steps", "30"];
+    let args = [&resume[..], &["--data", "pictures"]].concat();
+    refused(at, &args, &["00007.png"]);
     let last = RunFolder::last_checkpoint_at(&run.run.out, Stage::Vae).unwrap();
     tiny::content(&last);
 }

@@ -181,7 +181,8 @@ fn a_runs_chains_are_measured() {
     (config.train_vae.eval_images, config.train_ebm.total_iter) = (4, 2);
     config.data.draws = 12;
     tiny::write_config(&at.join("tiny.toml"), &config);
-    tiny::succeed(at, &["train", "--config", "tiny.toml"]);
+    tiny::succeed(at, &["train", "vae", "--config", "tiny.toml"]);
+    tiny::succeed(at, &["train", "ebm", "--vae", "run"]);
 
     let args = [
         "chains",

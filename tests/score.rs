@@ -216,9 +216,9 @@ fn pictures_without_labels_are_scored_and_the_binary_takes_best_and_last() {
 
     // Both choices, and the file itself; without one the best is taken.
     let draw = |out: &str, which: &[&str]| {
-        let args = [&["sample", "run", "--n", "3", "--out", out], which].concat();
-        tiny::succeed(at, &args);
-        std::fs::read(at.join(out).join("overview.png")).unwrap()
+        let args = ["sample", "run", "--n", "3", "--energies", "--out", out];
+        tiny::succeed(at, &[&args, which].concat());
+        std::fs::read(at.join(out).join("energies.csv")).unwrap()
     };
     let file = format!("run/checkpoints/ebm-{best:09}.safetensors");
     let by_best = draw("best", &["--checkpoint", "best"]);

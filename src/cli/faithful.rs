@@ -7,7 +7,7 @@ use crate::config::schema::Section;
 use crate::config::{Ebm, Run, Sample, Stage, Vae};
 use crate::device::host::{Cpu, Host, Plain64};
 use crate::device::{self, Device};
-use crate::langevin::faithful::{Apart, Bounds, Settings, compare, looks};
+use crate::langevin::faithful::{Apart, Bounds, Look, Settings, compare, looks};
 use crate::langevin::programs::Chains;
 use crate::nvae::Nvae;
 use crate::program::gpu::Precision;
@@ -40,8 +40,9 @@ impl Scope for Compared {
 /// Compare chains in bf16 or tf32 with the same chains in f32.
 ///
 /// Both start from the same noise and get the same noise in every step. Reported are, before the first step and after 1, 2, 4
-/// and so on: how far the mean energy is off and how far the worst image feature is (mean and deviation of each of 4x4 parts),
-/// in standard deviations over the chains; and how far the chains have drifted apart, as a share of how far they have moved.
+/// and so on: how far the mean energy of where the chains are is off, and the worst image feature (mean and deviation of each
+/// of 4x4 parts), in standard deviations over the chains; how far the value of the energy is off at one and the same state; and
+/// how far the chains have drifted apart, as a share of how far they have moved.
 /// Fails where a bound is exceeded. On a GPU in f32 the cpu is the reference, on the cpu its plain f64 reference.
 ///
 /// Examples:
@@ -92,11 +93,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         step_size: config.sample.step_size,
         seed: config.run.seed,
     };
-    let run = |mut device: Box<dyn Device>| {
-        let looks = looks(&mut *device, &chains, weights.as_ref(), settings)?;
+    let run = |mut device: Box<dyn Device>, others: &mut [Look]| {
+        let looks = looks(&mut *device, &chains, weights.as_ref(), settings, others)?;
         anyhow::Ok((device.name(), looks))
     };
-    let (name, tested) = run(config.run.open_device()?)?;
+    let (name, mut tested) = run(config.run.open_device()?, &mut [])?;
     let on_cpu = name == Cpu::new().name();
     // On the cpu everything is f32, whatever the run says.
     let precision = match on_cpu {
@@ -104,11 +105,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         false => config.run.gpu_precision(),
     };
     let (against, reference) = match (on_cpu, precision) {
-        (true, _) => run(Box::new(Host::<Plain64>::new()))?,
-        (false, Precision::F32) => run(device::host::cpu())?,
+        (true, _) => run(Box::new(Host::<Plain64>::new()), &mut tested)?,
+        (false, Precision::F32) => run(device::host::cpu(), &mut tested)?,
         (false, _) => {
             let choice = config.run.device_choice().unwrap_or_default();
-            run(device::open(choice, config.run.threads, Precision::F32)?)?
+            run(
+                device::open(choice, config.run.threads, Precision::F32)?,
+                &mut tested,
+            )?
         }
     };
     let bounds = Bounds::of(precision);
@@ -150,7 +154,7 @@ fn print(title: &str, steps: &[Apart], bounds: Bounds, held: bool) -> anyhow::Re
     super::say(title)?;
     super::say(format_args!(
         "{:>6}{:>14}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
-        "step", "energy", "spread", "mean off", "chain off", "feature off", "moved", "drift"
+        "step", "energy", "spread", "mean off", "value off", "feature off", "moved", "drift"
     ))?;
     for a in steps {
         super::say(format_args!(
@@ -159,7 +163,7 @@ fn print(title: &str, steps: &[Apart], bounds: Bounds, held: bool) -> anyhow::Re
             a.energy,
             a.energy_spread,
             a.energy_bias,
-            a.energy_rms,
+            a.value,
             a.feature_bias,
             a.moved,
             a.drift
@@ -167,7 +171,7 @@ fn print(title: &str, steps: &[Apart], bounds: Bounds, held: bool) -> anyhow::Re
     }
     let outcome = if held { "hold" } else { "do not hold" };
     super::say(format_args!(
-        "bounds {outcome}: mean and feature off by at most {} spreads, drift at most {} of the way moved",
-        bounds.bias, bounds.drift
+        "bounds {outcome}: mean and feature off by at most {} spreads, value by {:.1e} of itself, drift at most {} of the way moved",
+        bounds.bias, bounds.value, bounds.drift
     ))
 }

@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_one(&error));
             let usage = matches!(
                 error.downcast_ref::<ConfigError>(),
                 Some(
@@ -112,6 +112,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }
+}
+
+/// An error with its causes, each told once: most errors of this program say already what the system said.
+fn in_one(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told += &format!(": {cause}");
+        }
+    }
+    told
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -148,6 +159,16 @@ fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        use anyhow::Context;
+        let full = || Err::<(), _>(std::io::Error::other("no room"));
+        let once = full().context("run/x: no room; make some").unwrap_err();
+        assert_eq!(in_one(&once), "run/x: no room; make some");
+        let both = full().context("saving").unwrap_err();
+        assert_eq!(in_one(&both), "saving: no room");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,5 +1,8 @@
 //! Whether chains in a lower precision are still the same chains: two devices, or one in two precisions, run them from the same weights with
 //! the same noise, and what differs is set beside what chains differ by among each other.
+//!
+//! A device's own energies are off by what rounding does to the value, by much the same for all chains, and a constant moves no chain. So
+//! where chains went is judged by the reference's energy at both ends, and the value by itself.
 
 use serde::Serialize;
 
@@ -33,8 +36,10 @@ pub struct Settings {
 pub struct Look {
     /// Steps made.
     pub step: u32,
-    /// Of each chain.
+    /// Of each chain, as the device that ran it has it.
     pub energies: Vec<f64>,
+    /// Of each chain, as another device has it that was shown the states; empty if none was.
+    pub judged: Vec<f64>,
     /// Of each chain's image, `[n, features]`.
     pub features: Vec<f64>,
     /// All states, one after the other.
@@ -43,6 +48,8 @@ pub struct Look {
 
 /// Starts chains from noise, runs them, and looks at them before the first step and after 1, 2, 4 and so on, and the last.
 ///
+/// What another device saw, `others`, is judged by this one: their [`Look::judged`] are filled in.
+///
 /// # Errors
 /// What the device or the checkpoint refuses.
 pub fn looks(
@@ -50,6 +57,7 @@ pub fn looks(
     chains: &Chains,
     weights: Option<&Checkpoint>,
     settings: Settings,
+    others: &mut [Look],
 ) -> Result<Vec<Look>, TrainError> {
     let (vae, ebm) = chains.params();
     for (prefix, params) in [(VAE, &vae), (EBM, &ebm)] {
@@ -73,6 +81,15 @@ pub fn looks(
         done = next;
         looks.push(look(device, &sampler, done)?);
     }
+    for other in others {
+        let mut rest = &other.state[..];
+        for (name, shape) in chains.states() {
+            let (own, behind) = rest.split_at(shape.len());
+            device.write_state(&name, own)?;
+            rest = behind;
+        }
+        other.judged = look(device, &sampler, other.step)?.energies;
+    }
     sampler.release(device);
     Ok(looks)
 }
@@ -89,6 +106,7 @@ fn look(device: &mut dyn Device, sampler: &Sampler, step: u32) -> Result<Look, T
     Ok(Look {
         step,
         energies: ends.energies.iter().map(|e| f64::from(*e)).collect(),
+        judged: Vec::new(),
         features: (ends.images.chunks_exact(shape.len()))
             .flat_map(image)
             .collect(),
@@ -147,10 +165,10 @@ pub struct Apart {
     pub energy: f64,
     /// The spread of its energies.
     pub energy_spread: f64,
-    /// How far the mean energy is off, in spreads.
+    /// How far the mean energy of where the chains went is off, in spreads; the reference's energy at both ends.
     pub energy_bias: f64,
-    /// How far the energy of one chain is off, root mean square, in spreads.
-    pub energy_rms: f64,
+    /// How far the tested device's own energies are off at the same states, over the energies' size, both root mean square.
+    pub value: f64,
     /// How far the mean of an image feature is off, in its spread: the worst of all features.
     pub feature_bias: f64,
     /// How far the reference's chains are from where they started, root mean square per coordinate.
@@ -164,7 +182,7 @@ pub struct Apart {
 /// Compares looks at the same steps.
 ///
 /// # Panics
-/// If the looks are not of the same chains at the same steps.
+/// If the looks are not of the same chains at the same steps, or the reference has not judged the others.
 pub fn compare(reference: &[Look], tested: &[Look]) -> Vec<Apart> {
     assert_eq!(reference.len(), tested.len(), "looks at the same steps");
     let start = &reference[0].state;
@@ -176,8 +194,10 @@ fn apart(start: &[f32], r: &Look, t: &Look) -> Apart {
     assert_eq!((r.step, r.state.len()), (t.step, t.state.len()));
     let chains = r.energies.len();
     let (energy, energy_spread) = moments(&r.energies);
-    let (mean, _) = moments(&t.energies);
-    let each = rms(r.energies.iter().zip(&t.energies).map(|(r, t)| t - r));
+    assert_eq!(t.judged.len(), chains, "judged by the reference");
+    let (mean, _) = moments(&t.judged);
+    let wrong = rms(t.judged.iter().zip(&t.energies).map(|(r, t)| t - r));
+    let size = rms(t.judged.iter().copied());
     let count = r.features.len() / chains;
     let feature = |look: &Look, f: usize| -> (f64, f64) {
         let values: Vec<f64> = look
@@ -201,7 +221,7 @@ fn apart(start: &[f32], r: &Look, t: &Look) -> Apart {
         energy,
         energy_spread,
         energy_bias: in_units((mean - energy).abs(), energy_spread),
-        energy_rms: in_units(each, energy_spread),
+        value: in_units(wrong, size),
         // A number that is none is the worst of all.
         feature_bias: biases.fold(0.0, |worst, b| if b <= worst { worst } else { b }),
         moved,
@@ -217,6 +237,8 @@ pub struct Bounds {
     pub bias: f64,
     /// Of [`Apart::drift`].
     pub drift: f64,
+    /// Of [`Apart::value`].
+    pub value: f64,
 }
 
 impl Bounds {
@@ -224,16 +246,17 @@ impl Bounds {
     ///
     /// A mean that is off by a tenth of the spread is told from none, at the usual 5%, with 770 chains on either side: in bf16 neither means
     /// nor paths may be off by more. tf32 has three bits more, f32 sixteen: there the bound is a hundredth of a tenth, for sums in another
-    /// order.
+    /// order. The value itself is a product of rounded factors: four units in the last place of a factor, as for a single product.
     pub fn of(precision: Precision) -> Self {
-        let bound = match precision {
-            Precision::F32 => 1e-3,
-            Precision::Tf32 => 0.1 / 8.0,
-            Precision::Bf16 => 0.1,
+        let (bound, bits) = match precision {
+            Precision::F32 => (1e-3, 17),
+            Precision::Tf32 => (0.1 / 8.0, 10),
+            Precision::Bf16 => (0.1, 7),
         };
         Bounds {
             bias: bound,
             drift: bound,
+            value: 4.0 * 2f64.powi(-bits),
         }
     }
 
@@ -241,6 +264,7 @@ impl Bounds {
     pub fn hold(&self, apart: &Apart) -> bool {
         apart.energy_bias <= self.bias
             && apart.feature_bias <= self.bias
+            && apart.value <= self.value
             && apart.drift <= self.drift
     }
 }
@@ -253,6 +277,7 @@ mod tests {
         Look {
             step,
             energies: energies.to_vec(),
+            judged: energies.to_vec(),
             features: features.to_vec(),
             state: state.to_vec(),
         }
@@ -262,7 +287,9 @@ mod tests {
     fn differences_are_in_spreads_and_in_distances_moved() {
         let start = look_at(0, &[1.0, 3.0], &[0.0, 5.0, 2.0, 5.0], &[0.0, 0.0]);
         let reference = look_at(1, &[1.0, 3.0], &[0.0, 5.0, 2.0, 5.0], &[3.0, 4.0]);
-        let tested = look_at(1, &[1.5, 3.5], &[0.0, 5.0, 3.0, 5.0], &[3.0, 4.5]);
+        let mut tested = look_at(1, &[1.5, 3.5], &[0.0, 5.0, 3.0, 5.0], &[3.0, 4.5]);
+        // Its own energies are off by a quarter at states where they are 1.5 and 3.5.
+        tested.energies = vec![1.75, 3.25];
         let aparts = compare(&[start.clone(), reference], &[start, tested]);
         let still = aparts[0];
         assert_eq!(
@@ -272,10 +299,9 @@ mod tests {
         let moved = aparts[1];
         assert_eq!((moved.energy, moved.energy_spread), (2.0, 1.0));
         // Means 2 and 2.5; the first feature's 1 and 1.5, the second's the same.
-        assert_eq!(
-            (moved.energy_bias, moved.energy_rms, moved.feature_bias),
-            (0.5, 0.5, 0.5)
-        );
+        assert_eq!((moved.energy_bias, moved.feature_bias), (0.5, 0.5));
+        let value = 0.25 / f64::sqrt((1.5 * 1.5 + 3.5 * 3.5) / 2.0);
+        assert!((moved.value - value).abs() < 1e-12, "{moved:?}");
         assert!((moved.drift - 0.1).abs() < 1e-12, "{moved:?}");
     }
 

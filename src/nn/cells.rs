@@ -198,13 +198,17 @@ pub fn primitive_cell(
 fn cell(module: &Module<'_, '_>, x: Var, ops: &[Primitive], stride: Stride, use_se: bool) -> Var {
     let tape = module.tape();
     let cout = stride.channels(tape.shape(x).last());
-    if let ([op], Stride::Same, true, false) = (ops, stride, use_se, module.net.traced)
-        && let Some((hidden, kernel)) = folds(module, *op, stride)
+    if let ([op], true, false) = (ops, use_se, module.net.traced)
+        && let Some((expand, kernel)) = folds(module, *op, stride)
     {
+        let cin = tape.shape(x).last();
+        let skip = module.sub("skip.1");
+        let v = (stride == Stride::Up)
+            .then(|| skip.weight_normed(cin, Conv::same(cout, 1).no_bias(), None).0);
         let place = module.sub("_ops.0").sub("conv");
-        let weights = folded(&place, cout, hidden * cout, kernel, stride, cout);
+        let weights = folded(&place, cin, expand * cin, kernel, stride, cout);
         let gate = gate_weights(&module.sub("se"), cout);
-        return module.label(|| residual_cell(tape, x, weights, gate, BRANCH));
+        return module.label(|| residual_cell(tape, x, weights, gate, v, BRANCH));
     }
     let skip = match stride {
         Stride::Same => x,

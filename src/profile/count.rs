@@ -268,7 +268,10 @@ fn node(launch: &Launch, planned: &Planned, precision: Precision, packed: &Packe
         let mut weights_here = 0;
         for (tensor, element) in addresses(l) {
             let (len, cuts, weight) = match slot(launch, tensor) {
-                None if tensor == Tensor::Kept => (kernel.kept.map_or(0, |k| k.len), None, false),
+                None if tensor == Tensor::Kept => {
+                    let len = kernel.kept.map_or(0, |k| k.len);
+                    (len, own.get(&key(tensor)), false)
+                }
                 None => (kernel.workspace, own.get(&key(tensor)), false),
                 Some(slot) => {
                     let cuts = packed.0.get(&region(slot)).or(own.get(&key(tensor)));
@@ -325,21 +328,26 @@ fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f6
         return 0.0;
     }
     let of = |x: usize| launch.inputs[x].shape;
-    // x, y, and the first layer of the squeeze-and-excite that counts in the cost.
+    // x, y, and the first layer of the squeeze-and-excite that counts in the cost of a cell, with its skip.
     let (x, y, gate) = match name {
         "mbconv_fprop" => (of(0), launch.outputs[0].shape, None),
         "mbconv_dgrad" => (of(1), of(0), None),
-        "residual_cell_fprop" => (of(0), of(0), Some(of(2))),
-        "residual_cell_dgrad" => (of(1), of(1), Some(of(4))),
+        "residual_cell_fprop" => (of(0), launch.outputs[0].shape, Some(of(2))),
+        "residual_cell_dgrad" => (of(1), of(0), Some(of(4))),
         _ => return launch.cost.flops,
     };
-    let gate = gate.map_or(0.0, |w0| crate::ops::squeeze_excite::flops(x, w0));
+    let [skip, interpolation] = match gate {
+        Some(_) => crate::ops::residual_cell::skip_flops(x, y),
+        None => [0.0; 2],
+    };
+    let gate = gate.map_or(0.0, |w0| crate::ops::squeeze_excite::flops(y, w0));
+    let besides = gate + skip + interpolation;
     // The hidden channels follow from the cost, which is linear in them: see `ops::mbconv`.
     let activation = crate::ops::ACTIVATION_FLOPS;
     let (inner, outer) = (x.rows() as f64, y.rows() as f64);
     let products = 2.0 * (inner * x.last() as f64 + outer * y.last() as f64);
     let others = inner * activation + outer * (2.0 * 25.0 + activation);
-    (launch.cost.flops - gate) * products / (products + others)
+    skip + (launch.cost.flops - besides) * products / (products + others)
 }
 
 /// Whether a node belongs to a residual cell, forward or backward.

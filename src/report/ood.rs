@@ -44,6 +44,11 @@ pub(super) fn read(object: &Map<String, Value>) -> Option<Detection> {
     (detection.scores.iter().all(|s| s.histogram.is_whole())).then_some(detection)
 }
 
+/// A formula with a sign where a hyphen would let a line break.
+fn minus(formula: &str) -> String {
+    formula.replace('-', "\u{2212}")
+}
+
 /// Its table and pictures.
 pub(super) fn part(detection: &Detection) -> String {
     let Detection {
@@ -53,7 +58,7 @@ pub(super) fn part(detection: &Detection) -> String {
     let rows: Vec<Vec<String>> = (detection.scores.iter())
         .map(|s| {
             vec![
-                s.formula.clone(),
+                minus(&s.formula),
                 format!("{:.4}", s.auroc),
                 format!("{:.4} to {:.4}", s.interval[0], s.interval[1]),
                 figure(s.medians[0]),
@@ -73,7 +78,7 @@ pub(super) fn part(detection: &Detection) -> String {
     for score in &detection.scores {
         let told = format!(
             "Histograms of {}: {} about {}, {} about {}",
-            score.formula,
+            minus(&score.formula),
             inside.set,
             figure(score.medians[0]),
             outside.set,
@@ -82,7 +87,7 @@ pub(super) fn part(detection: &Detection) -> String {
         let _ = write!(
             out,
             "<figure class=\"chart\"><h4>{}</h4><p class=\"legend\">",
-            escape(&score.formula)
+            escape(&minus(&score.formula))
         );
         for (i, side) in [inside, outside].into_iter().enumerate() {
             let _ = write!(

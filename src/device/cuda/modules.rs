@@ -38,6 +38,7 @@ modules![
     "mbconv",
     "mbconv_bf16",
     "mbconv_sm90a",
+    "mbconv_up_bf16",
     "noise",
     "optim",
     "peaks",

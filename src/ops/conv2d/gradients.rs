@@ -12,7 +12,7 @@ use crate::tensor::Shape;
 
 /// The weights as [`Dgrad`] reads them, in a layout that is the affair of the device: it is packed once per parameter version.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pack {
+pub(in crate::ops) struct Pack {
     pub groups: usize,
 }
 
@@ -40,6 +40,18 @@ pub(super) struct Wgrad {
 }
 
 impl Dgrad {
+    /// That of [`Fprop::pointwise`].
+    pub(in crate::ops) fn pointwise(image: Shape, weights: Shape) -> Self {
+        let of = Fprop::pointwise();
+        Dgrad {
+            geometry: of.geometry,
+            pre: of.pre,
+            image,
+            weights,
+            start: false,
+        }
+    }
+
     pub(super) fn record(
         r: &dyn Recorder,
         of: &Fprop,

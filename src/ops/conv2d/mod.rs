@@ -11,7 +11,7 @@ pub mod cases;
 mod cpu;
 pub(super) mod cuda;
 mod geometry;
-mod gradients;
+pub(super) mod gradients;
 mod joined;
 
 pub(super) use cpu::describe;
@@ -177,6 +177,17 @@ fn products(w: Shape, y: Shape) -> f64 {
 }
 
 impl Fprop {
+    /// A 1x1 convolution and nothing else, for ops that are made of several.
+    pub(super) fn pointwise() -> Self {
+        Fprop {
+            geometry: Geometry::same(1),
+            pre: NONE,
+            bias: false,
+            residual: false,
+            post: NONE,
+        }
+    }
+
     fn bias_index(&self) -> Option<usize> {
         self.bias.then_some(2)
     }

@@ -22,7 +22,7 @@ const ROWS: [([usize; 4], usize, usize, bool); 19] = [
     ([1, 5, 6, 32], 32, 96, false),
     ([1, 4, 10, 144], 32, 16, false),
     ([1, 3, 4, 16], 32, 16, true),
-    // For those of compute capability 9.0: three m-tiles, one tile that hangs over the border, every width.
+    // For those of compute capability 9.0: three m-tiles, tiles that hang over the border, every width.
     ([1, 9, 16, 64], 96, 64, false),
     ([2, 5, 8, 128], 64, 128, false),
     ([1, 2, 9, 256], 32, 256, false),

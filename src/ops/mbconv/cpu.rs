@@ -7,7 +7,7 @@ use crate::program::Io;
 use crate::tensor::Shape;
 
 /// The leaf's description of a bottleneck over images of shape `x`.
-fn describe(c: &Channels, x: Shape, upsample: bool) -> MbConvGeometry {
+fn describe(c: &Channels, x: Shape) -> MbConvGeometry {
     MbConvGeometry {
         n: x[0],
         h: x[1],
@@ -15,13 +15,13 @@ fn describe(c: &Channels, x: Shape, upsample: bool) -> MbConvGeometry {
         cin: c.ci,
         hidden: c.hidden,
         cout: c.co,
-        upsample,
+        upsample: c.upsample,
     }
 }
 
 /// Packing does not depend on the images.
 fn without_images(c: &Channels) -> MbConvGeometry {
-    describe(c, Shape::new(&[1, 1, 1, c.ci]), false)
+    describe(c, Shape::new(&[1, 1, 1, c.ci]))
 }
 
 /// Elements of the packed weights: room for the layout of each device as well as for the weights one after the other.
@@ -52,17 +52,17 @@ pub(super) fn pack(c: Channels, io: &mut Io<'_, f32>) {
 }
 
 pub(super) fn fprop_workspace(op: &Fprop, x: Shape) -> usize {
-    mbconv::forward_workspace(&describe(&op.channels, x, op.upsample))
+    mbconv::forward_workspace(&describe(&op.channels, x))
 }
 
 pub(super) fn fprop(op: &Fprop, io: &mut Io<'_, f32>) {
-    let g = describe(&op.channels, io.input_shape(0), op.upsample);
+    let g = describe(&op.channels, io.input_shape(0));
     let (x, packed, y) = (io.input(0), io.input(1), &mut *io.outputs[0].0);
     mbconv::forward(&g, x, packed, y, Epilogue::default(), io.workspace);
 }
 
 pub(super) fn dgrad_workspace(op: &Fprop, x: Shape) -> usize {
-    mbconv::backward_workspace(&describe(&op.channels, x, op.upsample))
+    mbconv::backward_workspace(&describe(&op.channels, x))
 }
 
 pub(super) fn dgrad(op: &Fprop, io: &mut Io<'_, f32>) {
@@ -81,7 +81,7 @@ pub(in crate::ops) fn dgrad_plus(
     dx: &mut [f32],
     workspace: &mut [f32],
 ) {
-    let g = describe(&op.channels, shape, op.upsample);
+    let g = describe(&op.channels, shape);
     let epilogue = Epilogue {
         residual,
         ..Epilogue::default()

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::fused::{self, Direction, Fused};
+use super::fused::{self, Beside, Direction, Fused};
 use super::{Channels, Fprop, sm90a};
 use crate::ops::activation::Activation;
 use crate::ops::conv2d::cuda::{self, Backward, Conv, Forward, Operand};
@@ -38,6 +38,8 @@ pub(super) struct Layout {
     /// In bf16, two in the room of one; as long as nothing where the fused kernels do not take such channels.
     pub w1_bf16: usize,
     pub w2_bf16: usize,
+    /// The depthwise window as the pixels of `x` see it that stand for four.
+    pub taps: usize,
     /// As the kernels for compute capability 9.0 take all of it; as long as nothing where they do not take such channels.
     pub slices: usize,
     len: usize,
@@ -45,7 +47,9 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(c: &Channels) -> Self {
-        let halves = |size: usize| if fused::takes(c) { size / 2 } else { 0 };
+        let fused = fused::takes(c);
+        let halves = |size: usize| if fused { size / 2 } else { 0 };
+        let taps = if fused && c.upsample { fused::TAPS } else { 0 };
         let mut len = 0;
         let mut next = |size: usize| {
             let at = len;
@@ -63,6 +67,7 @@ impl Layout {
             w1_transposed: next(c.ci * c.hidden),
             w1_bf16: next(halves(c.ci * c.hidden)),
             w2_bf16: next(halves(c.hidden * c.co)),
+            taps: next(taps * c.hidden),
             slices: next(sm90a::packed_len(c)),
             len,
         }
@@ -199,7 +204,7 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     if let Some(fused) = Fused::new(op, cx, cx.shapes.inputs[0], Direction::Fprop) {
         let [x, y] = [(Tensor::Input(0), 0), (Tensor::Output(0), 0)];
         let packed = Tensor::Input(1);
-        let kernel = GpuKernel::from(fused.fprop(op, packed, x, y, None));
+        let kernel = GpuKernel::from(fused.fprop(op, packed, x, y, Beside::default()));
         return kernel.keeping(Some(fused.kept([x.0, packed], true)));
     }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[0], 1);
@@ -229,7 +234,7 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     if let Some(fused) = fused::dgrad(op, cx, cx.shapes.inputs[1]) {
         let [dy, x, packed] = [0, 1, 2].map(Tensor::Input);
         let tensors = [(dy, 0), (Tensor::Output(0), 0)];
-        let kernel = GpuKernel::from(fused.dgrad(op, packed, tensors, None));
+        let kernel = GpuKernel::from(fused.dgrad(op, packed, tensors, None, None));
         return kernel.keeping(Some(fused.kept([x, packed], false)));
     }
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[1], 2);
@@ -272,18 +277,17 @@ mod tests {
 
     #[test]
     fn packed_weights_lie_one_behind_the_other_on_16_bytes() {
-        for (ci, hidden, co) in [
-            (1, 1, 1),
-            (3, 9, 2),
-            (32, 192, 48),
-            (5, 17, 7),
-            (64, 96, 64),
-        ] {
+        let channels = [(1, 1, 1), (3, 9, 2), (32, 192, 48), (5, 17, 7)];
+        for (ci, hidden, co, upsample) in channels
+            .map(|(ci, hidden, co)| [(ci, hidden, co, false), (ci, hidden, co, true)])
+            .concat()
+        {
             let c = Channels {
                 ci,
                 hidden,
                 k: 5,
                 co,
+                upsample,
             };
             let at = Layout::new(&c);
             let sections = [
@@ -302,6 +306,14 @@ mod tests {
                 (
                     at.w2_bf16,
                     if fused::takes(&c) { hidden * co / 2 } else { 0 },
+                ),
+                (
+                    at.taps,
+                    if fused::takes(&c) && upsample {
+                        36 * hidden
+                    } else {
+                        0
+                    },
                 ),
                 (at.slices, sm90a::packed_len(&c)),
                 (at.len, 0),

@@ -1,4 +1,5 @@
-//! Launches of `kernels/mbconv_bf16.cu`, and of its form for compute capability 9.0: the whole bottleneck in one kernel, its hidden tensors on the chip.
+//! Launches of `kernels/mbconv_bf16.cu`, its forward form `mbconv_sm90a.cu`, and `mbconv_up_bf16.cu`: the whole bottleneck in one kernel, its
+//! hidden tensors on the chip.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,14 +8,23 @@ use crate::ops::conv2d::cuda::Operand;
 use crate::program::gpu::{GpuContext, GpuLaunch, Kept, Precision, Tensor};
 use crate::tensor::Shape;
 
-/// As in the kernel: pixels of a tile, window, hidden channels of a slice, elements between rows.
-pub(super) const TILE: usize = 128;
+/// As in the kernels: lines of a tile, window, hidden channels of a slice, elements between rows.
+const ROWS: usize = 8;
+const COLUMNS: usize = 16;
+pub(super) const TILE: usize = ROWS * COLUMNS;
 pub(super) const WINDOW: usize = 5;
 const HALO: usize = WINDOW / 2;
+/// Pixels of a tile with all that its windows reach.
+pub(super) const PADDED: usize = (ROWS + 2 * HALO) * (COLUMNS + 2 * HALO);
 pub(super) const SLICE: usize = 32;
 pub(super) const PAD: usize = 8;
 /// Columns of the sums that the kernels are compiled for.
 const WIDTHS: [usize; 3] = [64, 128, 256];
+/// As in the kernels that double the resolution: lines of `x` in a tile, columns of the skip's sums, and the taps of the window as the
+/// pixels of `x` see it.
+const SIDE: usize = 8;
+const SKIP: usize = 128;
+pub(super) const TAPS: usize = 36;
 
 /// As the kernels take it.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -47,6 +57,15 @@ pub(in crate::ops) struct Around {
     pub units: usize,
 }
 
+/// What the forward kernel makes beside `y`, where there is a place for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::ops) struct Beside {
+    /// Sums of `y` over slices of an image: `[slices, n, co]`.
+    pub partial: Option<Operand>,
+    /// Where the resolution doubles: `v [ci, co]` and the product `x v`.
+    pub skip: Option<[Operand; 2]>,
+}
+
 /// Which of the two kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ops) enum Direction {
@@ -60,25 +79,120 @@ pub(in crate::ops) enum Direction {
 pub(in crate::ops) struct Fused {
     cell: Cell,
     width: usize,
+    upsample: bool,
     tiles: usize,
     blocks: usize,
     shared: usize,
-    /// What the forward kernel can keep for the gradient: `[n, h, w, hidden]` in bf16, in elements of f32.
+    /// Numbers that a gate and its gradient can have.
+    gate: usize,
+    /// What the forward kernel can keep for the gradient: tensors `[n, h, w, hidden]` in bf16, elements of f32 of one and how many.
+    hidden: usize,
     kept: usize,
-    /// Forward on compute capability 9.0: rows and bytes of shared memory.
+    /// Forward on compute capability 9.0: rows that a block has in shared memory, and its bytes.
     sm_90a: Option<(usize, usize)>,
 }
 
 /// Whether the kernels can take such channels at all; their weights are then packed in bf16 as well.
 pub(super) fn takes(c: &Channels) -> bool {
     let fits = |channels: usize| channels.is_multiple_of(16) && channels <= WIDTHS[2];
-    c.k == WINDOW && fits(c.ci) && fits(c.co) && c.hidden.is_multiple_of(SLICE)
+    let enlarges = !c.upsample || c.ci.is_multiple_of(SLICE) && c.co <= SKIP;
+    c.k == WINDOW && fits(c.ci) && fits(c.co) && c.hidden.is_multiple_of(SLICE) && enlarges
+}
+
+/// How a kernel lies on an image: the lines of a tile, and elements of bf16 that a block has in shared memory, the window apart.
+struct Form {
+    rows: usize,
+    columns: usize,
+    near: usize,
+    far: usize,
+    width: usize,
+    elements: usize,
+    /// Numbers of a channel of a slice besides.
+    window: usize,
+    /// Pixels of a slice in whose place a gate is made.
+    gate: usize,
+    /// Hidden tensors that are kept for the gradient.
+    kept: usize,
+}
+
+impl Form {
+    /// At one resolution.
+    fn same(c: &Channels, [h, w]: [usize; 2], direction: Direction) -> Option<Self> {
+        // Warps make two m-tiles each.
+        let near = near_pixels([h, w]).next_multiple_of(32);
+        let stride = SLICE + PAD;
+        let sums = match direction {
+            Direction::Fprop => c.co,
+            Direction::Dgrad => c.ci,
+        };
+        let width = WIDTHS.into_iter().find(|n| *n >= sums)?;
+        let elements = match direction {
+            Direction::Fprop => {
+                near * (c.ci + PAD) + (PADDED + 2 * TILE + c.ci) * stride + SLICE * (width + PAD)
+            }
+            Direction::Dgrad => {
+                near * (c.co + PAD) + (PADDED + TILE + width) * stride + SLICE * (c.co + PAD)
+            }
+        };
+        Some(Form {
+            rows: ROWS,
+            columns: COLUMNS,
+            near,
+            far: 0,
+            width,
+            elements,
+            window: WINDOW * WINDOW + 2,
+            gate: PADDED,
+            kept: 2,
+        })
+    }
+
+    /// To twice the resolution.
+    fn up(c: &Channels, [h, w]: [usize; 2], direction: Direction) -> Option<Self> {
+        let around = |distance| widest(h, SIDE, distance) * widest(w, SIDE, distance);
+        let (tile, stride) = (SIDE * SIDE, SLICE + PAD);
+        // Two m-tiles at a time forward, three backward.
+        let (widths, sums, near, far) = match direction {
+            Direction::Fprop => ([64, 128], c.co, around(1).next_multiple_of(32), 0),
+            Direction::Dgrad => (
+                [128, 256],
+                c.ci,
+                (4 * around(1)).next_multiple_of(48),
+                around(2),
+            ),
+        };
+        let width = widths.into_iter().find(|n| *n >= sums)?;
+        let elements = match direction {
+            Direction::Fprop => {
+                near * (c.ci + PAD + stride) + (5 * tile + c.ci) * stride + SLICE * (SKIP + PAD)
+            }
+            Direction::Dgrad => {
+                near * (c.co + PAD + stride) + (far + tile + width) * stride + SLICE * (c.co + PAD)
+            }
+        };
+        Some(Form {
+            rows: SIDE,
+            columns: SIDE,
+            near,
+            far,
+            width,
+            elements,
+            window: TAPS + 2,
+            gate: tile,
+            kept: 1,
+        })
+    }
 }
 
 /// The most lines that any tile of an image has with its neighbourhood of `distance`, which ends where the image ends.
 fn widest(extent: usize, tile: usize, distance: usize) -> usize {
     let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
     (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
+}
+
+/// The most pixels that any tile has with all that its windows reach, at one resolution.
+fn near_pixels([h, w]: [usize; 2]) -> usize {
+    widest(h, ROWS, HALO) * widest(w, COLUMNS, HALO)
 }
 
 /// The launch of the gradient, where there is one and the forward kernel kept what it reads.
@@ -92,31 +206,17 @@ impl Fused {
     /// The launch for an input of shape `x`, where precision, channels and shared memory allow one.
     pub fn new(op: &Fprop, cx: GpuContext<'_>, x: Shape, direction: Direction) -> Option<Self> {
         let c = op.channels;
-        if cx.precision != Precision::Bf16 || op.upsample || !takes(&c) {
+        if cx.precision != Precision::Bf16 || !takes(&c) {
             return None;
         }
         let (h, w) = (x[1], x[2]);
-        let columns = if w > 8 { 16 } else { 8 };
-        let rows = TILE / columns;
-        let pixels = |distance| widest(h, rows, distance) * widest(w, columns, distance);
-        let (near_pixels, far_pixels) = (pixels(HALO), pixels(2 * HALO));
-        let [near, far] = [near_pixels, far_pixels].map(|n| n.next_multiple_of(16));
-        let sums = match direction {
-            Direction::Fprop => c.co,
-            Direction::Dgrad => c.ci,
+        let form = match c.upsample {
+            false => Form::same(&c, [h, w], direction)?,
+            true => Form::up(&c, [h, w], direction)?,
         };
-        let width = WIDTHS.into_iter().find(|n| *n >= sums)?;
-        let stride = SLICE + PAD;
-        let elements = match direction {
-            Direction::Fprop => {
-                near * (c.ci + PAD + stride) + (2 * TILE + c.ci) * stride + SLICE * (width + PAD)
-            }
-            Direction::Dgrad => {
-                near * (c.co + PAD + stride) + (far + TILE + width) * stride + SLICE * (c.co + PAD)
-            }
-        };
-        let window = (WINDOW * WINDOW + 2) * SLICE * size_of::<f32>();
-        let shared = window + elements * size_of::<u16>();
+        let (rows, columns) = (form.rows, form.columns);
+        let window = form.window * SLICE * size_of::<f32>();
+        let shared = window + form.elements * size_of::<u16>();
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
         let tiles = h.div_ceil(rows) * w.div_ceil(columns);
         // The kernels count what is kept in 32 bits.
@@ -131,54 +231,63 @@ impl Fused {
                 hidden: int(c.hidden),
                 rows: int(rows),
                 columns: int(columns),
-                near_room: int(near),
-                far_room: int(far),
+                near_room: int(form.near),
+                far_room: int(form.far),
                 alpha: 0.0,
                 units: 0,
                 slices: 0,
             },
-            width,
+            width: form.width,
+            upsample: c.upsample,
             tiles,
             blocks: x[0] * tiles,
             shared,
-            kept: hidden / 2,
+            gate: form.gate * (SLICE + PAD) * size_of::<u16>() / size_of::<f32>(),
+            hidden: hidden / 2,
+            kept: form.kept,
             sm_90a: (cx.sm_90a && direction == Direction::Fprop)
-                .then(|| sm90a::room(&c, near_pixels, cx.shared))
+                .then(|| sm90a::room(&c, near_pixels([h, w]), cx.shared))
                 .flatten(),
         })
     }
 
     /// Slices of the partial sums that the forward kernel leaves.
     pub fn slices(&self) -> usize {
-        2 * self.tiles
+        let warps_down = if self.upsample { 4 } else { 2 };
+        warps_down * self.tiles
     }
 
     /// The room between the forward kernel and its gradient, beside `x` and the packed weights.
     pub fn kept(&self, beside: [Tensor; 2], fills: bool) -> Kept {
         Kept {
             beside,
-            len: self.kept,
+            len: self.kept * self.hidden,
             fills,
         }
     }
 
     fn begin(&self, name: &str) -> GpuLaunch {
-        GpuLaunch::new("mbconv_bf16", format!("mbconv_{name}_bf16_n{}", self.width))
+        let (module, up) = match self.upsample {
+            false => ("mbconv_bf16", ""),
+            true => ("mbconv_up_bf16", "up_"),
+        };
+        GpuLaunch::new(module, format!("mbconv_{up}{name}_bf16_n{}", self.width))
             .blocks(self.blocks)
             .shared(self.shared)
     }
 
-    /// `y` from `x` and the weights at the beginning of `packed`, and the partial sums of `y` where there is a place for them.
+    /// `y` from `x` and the weights in `packed`, and what is made beside it.
     pub fn fprop(
         &self,
         op: &Fprop,
         packed: Tensor,
         x: Operand,
         y: Operand,
-        partial: Option<Operand>,
+        beside: Beside,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        let plain = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16, at.b2];
+        let window = self.window(&at);
+        let plain = [at.w1_bf16, at.b1, window, at.b_dw, at.w2_bf16, at.b2];
         let (launch, weights, cell) = match self.sm_90a {
             None => (self.begin("fprop"), &plain[..], self.cell),
             Some((rows, shared)) => (
@@ -192,29 +301,50 @@ impl Fused {
         };
         let launch = launch.address(x.0, x.1);
         let launch = (weights.iter()).fold(launch, |l, at| l.address(packed, *at));
-        let launch = launch.address(y.0, y.1).address(Tensor::Kept, 0);
-        match partial {
-            Some((tensor, at)) => launch.address(tensor, at),
-            None => launch.null(),
-        }
-        .value(cell)
+        let [v, skip] = [0, 1].map(|i| beside.skip.map(|skip| skip[i]));
+        let launch = match self.upsample {
+            false => launch.address(y.0, y.1),
+            true => optional(optional(launch, v).address(y.0, y.1), skip),
+        };
+        optional(self.keeping(launch), beside.partial).value(cell)
     }
 
-    /// `dx` from `dy`, what was kept, and the weights; with squeeze-and-excite around it, of the whole cell.
+    /// With the addresses of what is kept.
+    fn keeping(&self, launch: GpuLaunch) -> GpuLaunch {
+        (0..self.kept).fold(launch, |l, i| l.address(Tensor::Kept, i * self.hidden))
+    }
+
+    /// Where the window stands that the kernels read.
+    fn window(&self, at: &super::cuda::Layout) -> usize {
+        if self.upsample { at.taps } else { at.dw }
+    }
+
+    /// `dx` from `dy`, what was kept, and the weights; with squeeze-and-excite around it, and `v` where the resolution doubles, of the
+    /// whole cell.
     pub fn dgrad(
         &self,
         op: &Fprop,
         packed: Tensor,
         [dy, dx]: [Operand; 2],
         around: Option<Around>,
+        v: Option<Operand>,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        let weights = [at.w1_bf16, at.dw, at.b_dw, at.w2_bf16];
+        // What stands before the second swish is kept, or made again of the window and its bias.
+        let bias = self.upsample.then_some(at.b_dw);
+        let weights = ([at.w1_bf16, self.window(&at)].into_iter())
+            .chain(bias)
+            .chain([at.w2_bf16]);
         let operands = |launch: GpuLaunch, operands: &[Operand]| {
             (operands.iter()).fold(launch, |l, (tensor, at)| l.address(*tensor, *at))
         };
-        let launch = operands(self.begin("dgrad"), &[dy, (Tensor::Kept, 0)]);
-        let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
+        let launch = self.keeping(operands(self.begin("dgrad"), &[dy]));
+        let launch = weights.fold(launch, |l, at| l.address(packed, at));
+        let launch = if self.upsample {
+            optional(launch, v)
+        } else {
+            launch
+        };
         let launch = operands(launch, &[dx]);
         match around {
             Some(a) => {
@@ -233,12 +363,19 @@ impl Fused {
 
     /// Whether the gradient's kernel has room for a gate of so many hidden units.
     pub fn takes_units(&self, units: usize) -> bool {
-        let room = TILE * (SLICE + PAD) * size_of::<u16>() / size_of::<f32>();
-        2 * self.width + units <= room
+        2 * self.cell.co as usize + units <= self.gate
     }
 }
 
-/// The launches that round `w1` and `w2` into the packed tensor.
+/// With the address of an operand, or null where there is none.
+fn optional(launch: GpuLaunch, operand: Option<Operand>) -> GpuLaunch {
+    match operand {
+        Some((tensor, at)) => launch.address(tensor, at),
+        None => launch.null(),
+    }
+}
+
+/// The launches that round `w1` and `w2` into the packed tensor and, where the resolution doubles, add up its window's taps.
 pub(super) fn pack(c: &Channels, at: &super::cuda::Layout) -> Vec<GpuLaunch> {
     // (input, where to, numbers)
     let matrices = [
@@ -252,7 +389,15 @@ pub(super) fn pack(c: &Channels, at: &super::cuda::Layout) -> Vec<GpuLaunch> {
             .address(Tensor::Output(0), to)
             .count(len / 8)
     };
-    matrices.into_iter().map(launch).collect()
+    let taps = || {
+        GpuLaunch::new("mbconv_up_bf16", "mbconv_up_taps_f32")
+            .threads_for(TAPS * c.hidden)
+            .input(2)
+            .address(Tensor::Output(0), at.taps)
+            .count(c.hidden)
+    };
+    let matrices = matrices.into_iter().map(launch);
+    matrices.chain(c.upsample.then(taps)).collect()
 }
 
 #[cfg(test)]
@@ -270,7 +415,12 @@ mod tests {
             hidden: 6 * x[3],
             k: 5,
             co: x[3],
+            upsample: false,
         };
+        of(channels, x, shared, direction)
+    }
+
+    fn of(channels: Channels, x: [usize; 4], shared: usize, direction: Direction) -> Option<Fused> {
         let shapes = Shapes {
             inputs: &[],
             outputs: &[],
@@ -284,10 +434,7 @@ mod tests {
             kept: true,
             narrow: Narrow::NONE,
         };
-        let op = Fprop {
-            channels,
-            upsample: false,
-        };
+        let op = Fprop { channels };
         Fused::new(&op, cx, Shape::new(&x), direction)
     }
 
@@ -299,7 +446,30 @@ mod tests {
         let backward = fused([64, 16, 16, 256], H200, Direction::Dgrad).expect("fits");
         assert_eq!(backward.blocks, 128);
         assert!(fused([64, 16, 16, 256], A100, Direction::Dgrad).is_some());
-        assert_eq!(backward.kept, 64 * 16 * 16 * 1536 / 2);
+        let kept = |fused: &Fused| fused.kept([Tensor::Input(0); 2], true).len;
+        // What is before either swish.
+        assert_eq!(kept(&backward), 2 * 64 * 16 * 16 * 1536 / 2);
+    }
+
+    #[test]
+    fn the_published_cell_that_doubles_the_resolution_fits_an_a100() {
+        let channels = Channels {
+            ci: 256,
+            hidden: 768,
+            k: 5,
+            co: 128,
+            upsample: true,
+        };
+        let up = |direction| of(channels, [64, 16, 16, 256], A100, direction).expect("fits");
+        let (forward, backward) = (up(Direction::Fprop), up(Direction::Dgrad));
+        assert_eq!(
+            (forward.blocks, forward.width, forward.slices()),
+            (256, 128, 16)
+        );
+        assert_eq!((backward.blocks, backward.width), (256, 256));
+        // 9x9 pixels around a corner of the image, and four times as many of y.
+        assert_eq!((forward.cell.near_room, backward.cell.near_room), (96, 336));
+        assert_eq!((forward.kept, forward.hidden), (1, 64 * 16 * 16 * 768 / 2));
     }
 
     #[test]
@@ -312,7 +482,7 @@ mod tests {
 
     #[test]
     fn tiles_cover_every_pixel() {
-        for (h, w, tiles) in [(8, 8, 1), (16, 8, 1), (17, 8, 2), (9, 17, 4), (1, 1, 1)] {
+        for (h, w, tiles) in [(8, 8, 1), (16, 8, 2), (17, 8, 3), (9, 17, 4), (1, 1, 1)] {
             let cell = fused([3, h, w, 16], H200, Direction::Fprop).expect("fits");
             assert_eq!(cell.blocks, 3 * tiles, "{h}x{w}");
             assert_eq!(cell.cell.rows * cell.cell.columns, TILE as i32);

@@ -47,16 +47,22 @@ pub struct MbconvWeights {
     pub b2: Var,
 }
 
-/// The extents that all kernels of a bottleneck share.
+/// What all kernels of a bottleneck share: its extents, and whether every pixel of `x` stands for four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Channels {
     pub ci: usize,
     pub hidden: usize,
     pub k: usize,
     pub co: usize,
+    pub upsample: bool,
 }
 
 impl Channels {
+    /// Lines of `y` for each of `x`.
+    fn grow(&self) -> usize {
+        if self.upsample { 2 } else { 1 }
+    }
+
     /// Elements of all weights together.
     fn weights(&self) -> usize {
         self.hidden * (self.ci + 1 + self.k * self.k + 1 + self.co) + self.co
@@ -78,7 +84,6 @@ struct Pack(Channels);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fprop {
     pub channels: Channels,
-    pub upsample: bool,
 }
 
 /// `dx` from `(dy, x, packed weights)`.
@@ -90,12 +95,12 @@ pub(super) struct Dgrad(pub Fprop);
 /// # Panics
 /// If the weights do not fit each other.
 pub fn mbconv_eval(r: &dyn Recorder, x: Var, weights: MbconvWeights, upsample: bool) -> Var {
-    let (channels, packed) = pack(r, weights);
-    record1(r, Fprop { channels, upsample }, &[x, packed])
+    let (channels, packed) = pack(r, weights, upsample);
+    record1(r, Fprop { channels }, &[x, packed])
 }
 
 /// The weights as one tensor, and their extents.
-pub(super) fn pack(r: &dyn Recorder, weights: MbconvWeights) -> (Channels, Var) {
+pub(super) fn pack(r: &dyn Recorder, weights: MbconvWeights, upsample: bool) -> (Channels, Var) {
     let MbconvWeights {
         w1,
         b1,
@@ -110,6 +115,7 @@ pub(super) fn pack(r: &dyn Recorder, weights: MbconvWeights) -> (Channels, Var) 
         hidden: expand.last(),
         k: window.dims()[0],
         co: r.shape(b2).len(),
+        upsample,
     };
     let packed = record1(r, Pack(channels), &[w1, b1, dw, b_dw, w2, b2]);
     (channels, packed)
@@ -117,7 +123,7 @@ pub(super) fn pack(r: &dyn Recorder, weights: MbconvWeights) -> (Channels, Var) 
 
 impl Fprop {
     fn grow(&self) -> usize {
-        if self.upsample { 2 } else { 1 }
+        self.channels.grow()
     }
 
     /// Checks `(x, packed)` and returns the shape of `y`.
@@ -147,7 +153,9 @@ impl Op for Pack {
     const NAME: &'static str = "mbconv_pack";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        let Channels { ci, hidden, k, co } = self.0;
+        let Channels {
+            ci, hidden, k, co, ..
+        } = self.0;
         let want: [Shape; 6] = [
             [ci, hidden].into(),
             [hidden].into(),

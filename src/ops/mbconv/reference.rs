@@ -52,7 +52,9 @@ struct Extents {
 
 impl Extents {
     fn of(op: &Fprop, x: Shape) -> Self {
-        let Channels { ci, hidden, k, co } = op.channels;
+        let Channels {
+            ci, hidden, k, co, ..
+        } = op.channels;
         Extents {
             h: x[1],
             w: x[2],

@@ -1,7 +1,7 @@
 //! Launches of `kernels/mbconv_sm90a.cu`: the forward bottleneck for compute capability 9.0.
 
 use super::Channels;
-use super::fused::{PAD, SLICE, TILE, WINDOW};
+use super::fused::{PAD, PADDED, SLICE, TILE, WINDOW};
 use crate::program::gpu::{GpuLaunch, Tensor};
 
 /// Channels that the kernel is compiled for; as many go out as come in.
@@ -18,7 +18,11 @@ const MBARRIERS: usize = 8 * size_of::<u64>();
 
 /// Whether the kernel can take such channels; their weights are then packed for it as well.
 pub(super) fn takes(c: &Channels) -> bool {
-    c.k == WINDOW && c.ci == c.co && WIDTHS.contains(&c.ci) && c.hidden.is_multiple_of(SLICE)
+    !c.upsample
+        && c.k == WINDOW
+        && c.ci == c.co
+        && WIDTHS.contains(&c.ci)
+        && c.hidden.is_multiple_of(SLICE)
 }
 
 /// Elements of `f32` that the packed slices take.
@@ -46,7 +50,7 @@ pub(super) fn room(c: &Channels, near: usize, shared: usize) -> Option<(usize, u
     let rows = near.next_multiple_of(ROWS).max(2 * ROWS);
     let stride = SLICE + PAD;
     let lines = rows * c.ci + 2 * (c.ci + c.co + TILE) * SLICE;
-    let elements = lines + rows * stride;
+    let elements = lines + PADDED * stride;
     let bytes = elements * size_of::<u16>() + 2 * WINDOW_ROOM + MBARRIERS;
     (takes(c) && rows <= M_TILES * ROWS && bytes <= shared).then_some((rows, bytes))
 }
@@ -69,6 +73,7 @@ mod tests {
             hidden,
             k: WINDOW,
             co,
+            upsample: false,
         }
     }
 
@@ -77,7 +82,7 @@ mod tests {
         // 10 rows of 16 pixels around a tile: three m-tiles.
         let (rows, bytes) = room(&channels(256, 1536, 256), 160, 227 << 10).expect("fits");
         assert_eq!(rows, 192);
-        assert_eq!(bytes, 98304 + 32768 + 39936 + 8192 + 15360 + 8192 + 64);
+        assert_eq!(bytes, 98304 + 32768 + 39936 + 8192 + 19200 + 8192 + 64);
         assert_eq!(packed_len(&channels(256, 1536, 256)), 48 * 36224 / 4);
     }
 

@@ -22,7 +22,7 @@ pub const KERNELS: &[&str] = &[Resample::NAME, Transpose::NAME];
 
 /// Which map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     AvgPool,
     Nearest,
     Bilinear,
@@ -30,7 +30,7 @@ enum Kind {
 
 /// `y = A x`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Resample(Kind);
+pub(super) struct Resample(pub Kind);
 
 /// Average pooling, for ops that it is a part of.
 pub(super) const AVG_POOL: Resample = Resample(Kind::AvgPool);
@@ -38,9 +38,9 @@ pub(super) const AVG_POOL: Resample = Resample(Kind::AvgPool);
 /// `dx = A^T dy`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transpose {
-    kind: Kind,
+    pub kind: Kind,
     /// The shape of `x`, which pooling leaves open.
-    image: Shape,
+    pub image: Shape,
 }
 
 /// 2x2 average pooling with stride 2; an odd last row or column is dropped.

@@ -17,47 +17,74 @@ const ROWS: [([usize; 4], usize, usize); 8] = [
     ([1, 9, 16, 144], 32, 9),
 ];
 
+/// `(x, hidden, co, units)` of cells that double the resolution, in the same manner.
+const ENLARGING: [([usize; 4], usize, usize, usize); 6] = [
+    ([2, 3, 5, 6], 5, 3, 4),
+    ([1, 1, 1, 8], 12, 4, 1),
+    ([2, 4, 3, 32], 32, 16, 4),
+    ([1, 9, 5, 96], 64, 48, 4),
+    ([1, 8, 17, 32], 32, 80, 5),
+    ([1, 7, 11, 160], 32, 128, 5),
+];
+
 /// Value and input gradient; the weights have none.
 pub fn cases() -> Vec<Case> {
-    ROWS.into_iter()
-        .map(|(x, hidden, units)| {
-            let c = x[3];
-            // Away from the ReLU's kink, where central differences mean nothing.
-            let sides: Vec<f64> = (0..units)
-                .map(|j| if j % 2 == 0 { 20.0 } else { -20.0 })
-                .collect();
-            let tensors = vec![
-                input(x),
-                input([c, hidden]).within(-1.0, 1.0).fixed(),
-                input([hidden]).fixed(),
-                input([5, 5, hidden]).within(-0.5, 0.5).fixed(),
-                input([hidden]).fixed(),
-                input([hidden, c]).within(-0.5, 0.5).fixed(),
-                input([c]).fixed(),
-                input([c, units]).within(-0.2, 0.2).fixed(),
-                input([units]).values(&sides).fixed(),
-                input([units, c]).within(-0.1, 0.1).fixed(),
-                input([c]).fixed(),
-            ];
-            let name = format!("{x:?}, {hidden} hidden, {units} units");
-            Case::new(name, tensors, |r, v| {
-                let weights = MbconvWeights {
-                    w1: v[1],
-                    b1: v[2],
-                    dw: v[3],
-                    b_dw: v[4],
-                    w2: v[5],
-                    b2: v[6],
-                };
-                let gate = GateWeights {
-                    w0: v[7],
-                    b0: v[8],
-                    w2: v[9],
-                    b2: v[10],
-                };
-                // A factor at which an error in the branch shows.
-                vec![residual_cell(r, v[0], weights, gate, 0.5)]
-            })
-        })
+    let same = (ROWS.into_iter()).map(|(x, hidden, units)| case(x, hidden, x[3], units, false));
+    let enlarging = ENLARGING.into_iter();
+    same.chain(enlarging.map(|(x, hidden, co, units)| case(x, hidden, co, units, true)))
         .collect()
+}
+
+fn case(x: [usize; 4], hidden: usize, co: usize, units: usize, enlarges: bool) -> Case {
+    // Away from the ReLU's kink, where central differences mean nothing.
+    let sides: Vec<f64> = (0..units)
+        .map(|j| if j % 2 == 0 { 20.0 } else { -20.0 })
+        .collect();
+    let mut tensors = vec![
+        input(x),
+        input([x[3], hidden]).within(-1.0, 1.0).fixed(),
+        input([hidden]).fixed(),
+        input([5, 5, hidden]).within(-0.5, 0.5).fixed(),
+        input([hidden]).fixed(),
+        input([hidden, co]).within(-0.5, 0.5).fixed(),
+        input([co]).fixed(),
+        input([co, units]).within(-0.2, 0.2).fixed(),
+        input([units]).values(&sides).fixed(),
+        input([units, co]).within(-0.1, 0.1).fixed(),
+        input([co]).fixed(),
+    ];
+    if enlarges {
+        tensors.push(input([1, 1, x[3], co]).within(-0.5, 0.5).fixed());
+    }
+    let up = if enlarges {
+        format!(" to {co}, doubled")
+    } else {
+        String::new()
+    };
+    let name = format!("{x:?}{up}, {hidden} hidden, {units} units");
+    Case::new(name, tensors, |r, v| {
+        let weights = MbconvWeights {
+            w1: v[1],
+            b1: v[2],
+            dw: v[3],
+            b_dw: v[4],
+            w2: v[5],
+            b2: v[6],
+        };
+        let gate = GateWeights {
+            w0: v[7],
+            b0: v[8],
+            w2: v[9],
+            b2: v[10],
+        };
+        // A factor at which an error in the branch shows.
+        vec![residual_cell(
+            r,
+            v[0],
+            weights,
+            gate,
+            v.get(11).copied(),
+            0.5,
+        )]
+    })
 }

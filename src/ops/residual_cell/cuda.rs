@@ -1,7 +1,8 @@
 //! Launches: two forward and two back where the bottleneck is one kernel, those of the parts elsewhere.
 
 use super::Fprop;
-use crate::ops::mbconv::fused::{Around, Direction, Fused};
+use crate::ops::conv2d::{self, gradients};
+use crate::ops::mbconv::fused::{Around, Beside, Direction, Fused};
 use crate::ops::squeeze_excite::cuda::{self, Gated};
 use crate::ops::{Op, binary, mbconv};
 use crate::program::Shapes;
@@ -67,65 +68,95 @@ fn behind<const N: usize>(workspace: usize, rooms: [usize; N]) -> ([usize; N], u
 }
 
 pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
-    let &[x, packed, w0, b0, w2, b2] = cx.shapes.inputs else {
-        unreachable!("six inputs by the shape rule");
-    };
-    let &[_, _, s, g] = cx.shapes.outputs else {
+    let [x, packed, w0, b0, w2, b2] = [0, 1, 2, 3, 4, 5].map(|i| cx.shapes.inputs[i]);
+    let v = cx.shapes.inputs.get(6);
+    let &[y, _, s, g] = cx.shapes.outputs else {
         unreachable!("four outputs by the shape rule");
     };
     if let Some(fused) = Fused::new(&op.bottleneck, cx, x, Direction::Fprop) {
-        let partial = (Tensor::Workspace, 0);
+        let low = if op.enlarges() { op.low(x).len() } else { 0 };
+        let ([skip], workspace) = behind(fused.slices() * g.len(), [low]);
+        let (partial, skip) = ((Tensor::Workspace, 0), (Tensor::Workspace, skip));
         let branch = output(1);
-        let bottleneck = fused.fprop(
-            &op.bottleneck,
-            Tensor::Input(1),
-            input(0),
-            branch,
-            Some(partial),
-        );
+        let beside = Beside {
+            partial: Some(partial),
+            skip: v.map(|_| [input(6), skip]),
+        };
+        let packed = Tensor::Input(1);
+        let bottleneck = fused.fprop(&op.bottleneck, packed, input(0), branch, beside);
         let of = Gated {
             partial,
             weights: [input(2), input(3), input(4), input(5)],
             x: branch,
-            skip: input(0),
+            skip: if op.enlarges() { skip } else { input(0) },
             y: output(0),
             s: output(2),
             g: output(3),
         };
-        let gated = cuda::gated(x, s[1], fused.slices(), op.alpha, of);
-        let kept = fused.kept([Tensor::Input(0), Tensor::Input(1)], true);
-        let workspace = fused.slices() * g.len();
+        let enlarged = op.enlarges().then(|| [x[1], x[2]]);
+        let gated = cuda::gated(y, s[1], fused.slices(), op.alpha, enlarged, of);
+        let kept = fused.kept([Tensor::Input(0), packed], true);
         return GpuKernel::new(vec![bottleneck, gated], workspace).keeping(Some(kept));
     }
-    let bottleneck = Part::new(&op.bottleneck, cx, &[x, packed], &[x], |t| match t {
+    let bottleneck = Part::new(&op.bottleneck, cx, &[x, packed], &[y], |t| match t {
         Tensor::Output(_) => output(1),
         other => (other, 0),
     });
-    let inputs = [x, w0, b0, w2, b2, x];
-    let excite = |[sums, means]: [usize; 2]| {
-        Part::new(&op.excite(), cx, &inputs, &[x, g, s, g], move |t| match t {
+    let inputs = [y, w0, b0, w2, b2, y];
+    let excite = |sums: usize, means: usize, skip: (Tensor, usize)| {
+        Part::new(&op.excite(), cx, &inputs, &[y, g, s, g], move |t| match t {
             Tensor::Input(0) => output(1),
-            Tensor::Input(5) => input(0),
+            Tensor::Input(5) => skip,
             Tensor::Input(i) => input(i + 1),
             Tensor::Output(1) => (Tensor::Workspace, means),
             Tensor::Workspace => (Tensor::Workspace, sums),
             other => (other, 0),
         })
     };
-    let rooms = [excite([0; 2]).workspace, g.len()];
-    let (rooms, workspace) = behind(bottleneck.workspace, rooms);
-    let launches = [bottleneck.launches, excite(rooms).launches].concat();
+    let product = |v: Shape, low: usize| {
+        let product = conv2d::Fprop::pointwise();
+        Part::new(&product, cx, &[x, v], &[op.low(x)], move |t| match t {
+            Tensor::Input(1) => input(6),
+            Tensor::Output(_) => (Tensor::Workspace, low),
+            other => (other, 0),
+        })
+    };
+    let enlarge = |low: usize, skip: usize| {
+        let op = (op.interpolation(x).0, op.low(x));
+        Part::new(&op.0, cx, &[op.1], &[y], move |t| match t {
+            Tensor::Input(_) => (Tensor::Workspace, low),
+            Tensor::Output(_) => (Tensor::Workspace, skip),
+            other => (other, 0),
+        })
+    };
+    // Product and bottleneck use the beginning of the scratch one after the other.
+    let beginning = v.map_or(0, |v| product(*v, 0).workspace);
+    let larger = |of: Shape| if v.is_some() { of.len() } else { 0 };
+    let rooms = [
+        excite(0, 0, input(0)).workspace,
+        g.len(),
+        larger(op.low(x)),
+        larger(y),
+    ];
+    let ([sums, means, low, skip], workspace) = behind(bottleneck.workspace.max(beginning), rooms);
+    let mut launches = bottleneck.launches;
+    let mut of_sum = input(0);
+    if let Some(v) = v {
+        launches.extend(product(*v, low).launches);
+        launches.extend(enlarge(low, skip).launches);
+        of_sum = (Tensor::Workspace, skip);
+    }
+    launches.extend(excite(sums, means, of_sum).launches);
     GpuKernel::new(launches, workspace)
 }
 
 pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
-    let &[_, x, packed, _, w0, w2, s, g] = cx.shapes.inputs else {
-        unreachable!("eight inputs by the shape rule");
-    };
+    let [dy, x, packed, w0, w2, s, g] = [0, 1, 2, 4, 5, 6, 7].map(|i| cx.shapes.inputs[i]);
+    let v = cx.shapes.inputs.get(8);
     let fused = mbconv::fused::dgrad(&op.bottleneck, cx, x);
     if let Some(fused) = fused.filter(|fused| fused.takes_units(s[1])) {
         let partial = (Tensor::Workspace, 0);
-        let (sums, slices) = cuda::dgrad_sums(x, [input(0), input(3), partial]);
+        let (sums, slices) = cuda::dgrad_sums(dy, [input(0), input(3), partial]);
         let around = Around {
             partial,
             slices,
@@ -137,14 +168,16 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
             units: s[1],
         };
         let tensors = [input(0), output(0)];
-        let through = fused.dgrad(&op.bottleneck, Tensor::Input(2), tensors, Some(around));
+        let packed = Tensor::Input(2);
+        let v = v.map(|_| input(8));
+        let through = fused.dgrad(&op.bottleneck, packed, tensors, Some(around), v);
         let kept = fused.kept([Tensor::Input(1), Tensor::Input(2)], false);
         return GpuKernel::new(vec![sums, through], slices * g.len()).keeping(Some(kept));
     }
-    let inputs = [x, x, w0, w2, s, g];
+    let inputs = [dy, dy, w0, w2, s, g];
     let excite = |[sums, db, ds, dg]: [usize; 4]| {
         let op = op.excite_dgrad();
-        Part::new(&op, cx, &inputs, &[x, s, g], move |t| match t {
+        Part::new(&op, cx, &inputs, &[dy, s, g], move |t| match t {
             Tensor::Input(0) => input(0),
             Tensor::Input(i) => input(i + 2),
             Tensor::Output(i) => (Tensor::Workspace, [db, ds, dg][i]),
@@ -154,25 +187,58 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     };
     let through = |db: usize, dx: usize| {
         let op = mbconv::Dgrad(op.bottleneck);
-        Part::new(&op, cx, &[x, x, packed], &[x], move |t| match t {
+        Part::new(&op, cx, &[dy, x, packed], &[x], move |t| match t {
             Tensor::Input(0) => (Tensor::Workspace, db),
             Tensor::Output(_) => (Tensor::Workspace, dx),
             other => (other, 0),
         })
     };
-    let sums = excite([0; 4]).workspace;
-    let rooms = [sums, x.len(), s.len(), g.len(), x.len()];
-    let ([sums, db, ds, dg, dx], workspace) = behind(through(0, 0).workspace, rooms);
+    let shrink = |low: usize| {
+        let op = (op.interpolation(x).1, op.low(x));
+        Part::new(&op.0, cx, &[dy], &[op.1], move |t| match t {
+            Tensor::Output(_) => (Tensor::Workspace, low),
+            other => (other, 0),
+        })
+    };
+    let product = |v: Shape, low: usize, skip: usize| {
+        let inputs = [op.low(x), cx.shapes.inputs[9]];
+        let product = gradients::Dgrad::pointwise(x, v);
+        Part::new(&product, cx, &inputs, &[x], move |t| match t {
+            Tensor::Input(0) => (Tensor::Workspace, low),
+            Tensor::Input(_) => input(9),
+            Tensor::Output(_) => (Tensor::Workspace, skip),
+            other => (other, 0),
+        })
+    };
+    // The bottleneck and the product use the beginning of the scratch one after the other.
+    let beginning = v.map_or(0, |v| product(*v, 0, 0).workspace);
+    let larger = |of: Shape| if v.is_some() { of.len() } else { 0 };
+    let rooms = [
+        excite([0; 4]).workspace,
+        dy.len(),
+        s.len(),
+        g.len(),
+        x.len(),
+        larger(op.low(x)),
+        larger(x),
+    ];
+    let ([sums, db, ds, dg, dx, low, skip], workspace) =
+        behind(through(0, 0).workspace.max(beginning), rooms);
+    let mut launches = excite([sums, db, ds, dg]).launches;
+    launches.extend(through(db, dx).launches);
+    let mut of_sum = input(0);
+    if let Some(v) = v {
+        launches.extend(shrink(low).launches);
+        launches.extend(product(*v, low, skip).launches);
+        of_sum = (Tensor::Workspace, skip);
+    }
     let sum = Part::new(&binary::sum(), cx, &[x, x], &[x], |t| match t {
-        Tensor::Input(1) => (Tensor::Workspace, dx),
+        Tensor::Input(0) => of_sum,
+        Tensor::Input(_) => (Tensor::Workspace, dx),
         other => (other, 0),
     });
-    let launches = [
-        excite([sums, db, ds, dg]).launches,
-        through(db, dx).launches,
-        sum.launches,
-    ];
-    GpuKernel::new(launches.concat(), workspace)
+    launches.extend(sum.launches);
+    GpuKernel::new(launches, workspace)
 }
 
 #[cfg(test)]
@@ -188,12 +254,10 @@ mod tests {
             hidden: 1536,
             k: 5,
             co: 256,
+            upsample: false,
         };
         let op = Fprop {
-            bottleneck: mbconv::Fprop {
-                channels,
-                upsample: false,
-            },
+            bottleneck: mbconv::Fprop { channels },
             alpha: 0.1,
         };
         let packed = Shape::new(&[mbconv::cpu::packed_len(&channels)]);

@@ -124,7 +124,8 @@ const PIECE: usize = 64;
 /// The most channels that [`gated`] takes; they come in fours.
 const GATED_CHANNELS: usize = 4 * THREADS as usize;
 
-/// `y`, `s` and `g` from the sums of `slices` in one launch.
+/// `y`, `s` and `g` from the sums of `slices` in one launch; `shape` is that of `x`. With the extents `[h, w]` of a skip of half the size,
+/// the skip is enlarged to it by bilinear interpolation.
 ///
 /// # Panics
 /// If the channels are no multiple of 4 or more than 1,024.
@@ -133,6 +134,7 @@ pub(in crate::ops) fn gated(
     hidden: usize,
     slices: usize,
     alpha: f64,
+    enlarged: Option<[usize; 2]>,
     of: Gated,
 ) -> GpuLaunch {
     let (n, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
@@ -143,15 +145,20 @@ pub(in crate::ops) fn gated(
     };
     let [w0, b0, w2, b2] = of.weights;
     let operands = [of.partial, w0, b0, w2, b2, of.x, of.skip, of.y, of.s, of.g];
-    let launch = GpuLaunch::new(MODULE, "squeeze_excite_fprop_f32_gated")
+    let kernel = match enlarged {
+        None => "squeeze_excite_fprop_f32_gated",
+        Some(_) => "squeeze_excite_fprop_f32_gated_up",
+    };
+    let launch = GpuLaunch::new(MODULE, kernel)
         .grid([pixels.div_ceil(PIECE), n, 1])
         .shared((2 * c + hidden) * size_of::<f32>());
-    (operands.into_iter())
+    let launch = (operands.into_iter())
         .fold(launch, |l, (tensor, at)| l.address(tensor, at))
         .real(alpha)
         .count(pixels)
-        .count(PIECE)
-        .value(gate)
+        .count(PIECE);
+    let extents = enlarged.into_iter().flatten();
+    extents.fold(launch, GpuLaunch::count).value(gate)
 }
 
 /// The launch that leaves sums of `dy x` for slices of the pixels of images of this shape, and how many slices there are.
