@@ -131,3 +131,28 @@ fn at_most_four(cells: &[String], nodes: &[Node]) {
         .collect();
     assert!(cells.len() == 60 && more.is_empty(), "{more:?}");
 }
+
+/// Around the cells a chain-step has no pass that only concatenates, cuts, activates or adds up what a convolution has in its registers.
+#[test]
+fn convolutions_take_along_what_stands_around_them() {
+    let nodes = cifar10(64).nodes;
+    let launches = |kernel: &str| -> usize {
+        let own = nodes.iter().filter(|node| node.kernel == kernel);
+        own.map(|node| node.functions.len()).sum()
+    };
+    // Samplers' activations, combiners' concatenations and the parts of their gradients are gone; so are the energy network's passes.
+    for kernel in ["concat", "slice", "unary", "binary"] {
+        let few = if kernel == "binary" { 2 } else { 0 };
+        assert!(launches(kernel) <= few, "{} of {kernel}", launches(kernel));
+    }
+    // The energy's blocks: two launches each way. The slope behind the last one is a pass over 4x4 pixels.
+    assert_eq!(launches("residual_block_fprop"), 2 * 6);
+    assert_eq!(launches("residual_block_dgrad"), 2 * 6);
+    assert!(launches("unary_dgrad") <= 1);
+    // A group's combiner, sampler and draw are a launch each way.
+    for kernel in ["conv2d_joined", "latent_sample", "latent_sample_dgrad"] {
+        assert_eq!(launches(kernel), 30, "{kernel}");
+    }
+    // What reads the features of a group beside its combiner adds to the gradient that this has made.
+    assert!(launches("sum_of") <= 3, "{}", launches("sum_of"));
+}

@@ -15,7 +15,7 @@ use crate::{Check, Outcome, Planned};
 
 /// The kernels that multiply matrices, which are what a precision is about.
 fn multiplies(tape: &Tape) -> bool {
-    let products = ["conv2d_", "linear_", "mbconv_"];
+    let products = ["conv2d_", "linear_", "mbconv_", "residual_block_"];
     (tape.op_names().iter()).any(|name| products.iter().any(|p| name.starts_with(p)))
 }
 

@@ -13,6 +13,8 @@ pub fn cases() -> Vec<Case> {
         (vec![1, 1, 1, 2], 2.0),
         (vec![3, 40], 6.0),
         (vec![2, 16, 16, 40], 3.0),
+        // More than a block sums: pieces, and their totals.
+        (vec![1, 21, 20, 40], 3.0),
         (vec![0, 2, 2, 4], 2.0),
     ] {
         let params = input(&extents[..]).within(-width, width);
