@@ -233,7 +233,7 @@ fn one(
 fn table(args: &Args, configs: &[Config], weights: Option<&Checkpoint>) -> anyhow::Result<()> {
     let old = args.compare.as_deref().map(earlier).transpose()?;
     let mut rates = HashMap::new();
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for config in configs {
         for batch in &args.batch {
             for what in &args.what {
@@ -247,10 +247,9 @@ fn table(args: &Args, configs: &[Config], weights: Option<&Checkpoint>) -> anyho
                 };
                 let known = rates.entry(config.run.gpu_precision()).or_insert(None);
                 let mut told = Ok(());
-                let first = rows.is_empty();
                 rows::measure(request, known, |row| {
                     if told.is_ok() && !args.json {
-                        told = print(&row, first, old.as_ref());
+                        told = print(&row, rows.last(), old.as_ref());
                     }
                     rows.push(row);
                 })?;
@@ -272,9 +271,9 @@ fn earlier(path: &Path) -> anyhow::Result<serde_json::Value> {
         .with_context(|| format!("{} is no report of `vaebm bench --json`", path.display()))
 }
 
-/// Prints a row, before the first one what it was measured on, and how it changed since an earlier report.
-fn print(row: &Row, first: bool, old: Option<&serde_json::Value>) -> anyhow::Result<()> {
-    if first {
+/// Prints a row and how it changed since an earlier report; before it what it was measured on, unless the row before it says so.
+fn print(row: &Row, last: Option<&Row>, old: Option<&serde_json::Value>) -> anyhow::Result<()> {
+    if last.is_none_or(|last| last.key.precision != row.key.precision) {
         head(row)?;
     }
     let (key, f) = (&row.key, &row.figures);

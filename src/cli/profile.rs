@@ -274,7 +274,8 @@ fn measured(args: &Args, config: &Config) -> anyhow::Result<()> {
     let precision = config.run.gpu_precision();
     let timed = bench::Bench::new(config, &mut *device, batch, None, &[what])?.nodes(what)?;
     let plan = programs::Program::from(args.what).plan(config, batch);
-    let counted = count(&plan, Target::new(precision, gpu.shared))?;
+    let target = Target::new(precision, gpu.shared).with_sm_90a(gpu.sm_90a);
+    let counted = count(&plan, target)?;
     let title = format!(
         "{what:?} of {}, batch {batch}, {} on {name}: measured node by node, outside of any graph",
         config.run.preset,

@@ -173,13 +173,13 @@ fn addresses(launch: &GpuLaunch) -> impl Iterator<Item = (Tensor, usize)> {
     })
 }
 
-/// The kernels of a node in each precision, with much shared memory and with none, with tensors in f32 and in bf16: together they name
-/// every part of a packed tensor.
+/// The kernels of a node in each precision, with much shared memory and with none, for compute capability 9.0 and for all, with tensors
+/// in f32 and in bf16: together they name every part of a packed tensor.
 fn variants(launch: &Launch, shared: usize) -> Result<Vec<GpuKernel>, DeviceError> {
     let mut all = Vec::new();
     for precision in Precision::ALL {
-        for shared in [shared, 0] {
-            let target = Target::new(precision, shared);
+        for (shared, sm_90a) in [(shared, true), (shared, false), (0, false)] {
+            let target = Target::new(precision, shared).with_sm_90a(sm_90a);
             all.push(gpu_kernel(launch, target, true, Narrow::NONE)?);
             let stored = narrow(launch, target, true, Narrow::ALL)?;
             if target.stored == Stored::Bf16 && stored != Narrow::NONE {

@@ -11,6 +11,8 @@ pub struct Gpu {
     pub name: &'static str,
     /// Bytes of shared memory that a block can have; it decides which kernels a plan takes.
     pub shared: usize,
+    /// Whether it runs code for compute capability 9.0 and no other, which decides kernels too.
+    pub sm_90a: bool,
     /// Bytes of its L2 cache.
     pub l2: usize,
     /// Bytes per second of device memory.
@@ -36,6 +38,7 @@ pub static GPUS: [Gpu; 3] = [
     Gpu {
         name: "h200",
         shared: 227 << 10,
+        sm_90a: true,
         l2: 50 << 20,
         dram: 4.3e12,
         f32: 67e12,
@@ -49,6 +52,7 @@ pub static GPUS: [Gpu; 3] = [
     Gpu {
         name: "a100",
         shared: 163 << 10,
+        sm_90a: false,
         l2: 40 << 20,
         dram: 2.039e12,
         f32: 19.5e12,
@@ -62,6 +66,7 @@ pub static GPUS: [Gpu; 3] = [
     Gpu {
         name: "rtx4090",
         shared: 99 << 10,
+        sm_90a: false,
         l2: 72 << 20,
         dram: 1.008e12,
         f32: 82.6e12,

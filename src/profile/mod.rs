@@ -68,7 +68,7 @@ impl Counted {
         precision: Precision,
     ) -> Result<Self, DeviceError> {
         let plan = program.plan(config, batch);
-        let target = Target::new(precision, gpu.shared);
+        let target = Target::new(precision, gpu.shared).with_sm_90a(gpu.sm_90a);
         let sum = |target| -> Result<Sum, DeviceError> {
             Ok(Sum::of(&count(&plan, target)?, gpu, precision))
         };

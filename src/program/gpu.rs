@@ -405,6 +405,8 @@ pub struct GpuContext<'a> {
     pub precision: Precision,
     /// Bytes of shared memory that a block can have on this GPU.
     pub shared: usize,
+    /// Whether the GPU runs code for compute capability 9.0 and no other: products of a warpgroup, bulk copies.
+    pub sm_90a: bool,
     /// Whether an op that fills what this one would read stands before it.
     pub kept: bool,
     /// Which tensors are stored as bf16; proposed where the op is asked what it takes, decided where it makes its launches.

@@ -53,7 +53,7 @@ pub struct Place<'p> {
     /// The one of the rule.
     pub rule: usize,
     launch: &'p Launch,
-    /// How its tensors are stored in the plan.
+    /// How the plan stores its tensors.
     narrow: Narrow,
 }
 
@@ -68,9 +68,10 @@ pub fn places<'p>(
 ) -> Result<Vec<Place<'p>>, DeviceError> {
     let (mut known, mut places) = (BTreeSet::new(), Vec::new());
     for plan in plans {
-        let planned = PlanKernels::new(plan, target(gpu))?.per_step;
-        for (launch, planned) in plan.per_step.iter().zip(planned) {
-            let (notes, narrow) = (Arc::new(Notes::default()), planned.narrow);
+        let kernels = PlanKernels::new(plan, target(gpu))?;
+        for (launch, planned) in plan.per_step.iter().zip(kernels.per_step) {
+            let narrow = planned.narrow;
+            let notes = Arc::new(Notes::default());
             kernel(gpu, launch, narrow, notes.clone())?;
             let mut noted = notes.0.lock().unwrap_or_else(PoisonError::into_inner);
             for (site, names, rule) in noted.drain(..) {
@@ -90,7 +91,7 @@ pub fn places<'p>(
 }
 
 fn target(gpu: &Cuda) -> Target {
-    Target::new(gpu.precision(), gpu.shared())
+    Target::new(gpu.precision(), gpu.shared()).with_sm_90a(gpu.is_sm_90a())
 }
 
 fn kernel(
@@ -124,7 +125,7 @@ pub fn measure(gpu: &mut Cuda, place: &Place<'_>, rounds: usize) -> Result<Measu
         kernel(gpu, place.launch, place.narrow, chooser)
     });
     let kernels: Vec<GpuKernel> = kernels.collect::<Result<_, _>>()?;
-    let times = gpu.time_kernels(place.launch, kernels, rounds.max(1))?;
+    let times = gpu.time_kernels(place.launch, place.narrow, kernels, rounds.max(1))?;
     let microseconds = times.into_iter().map(|mut seconds| {
         seconds.sort_by(f64::total_cmp);
         seconds[seconds.len() / 2] * 1e6
@@ -188,9 +189,9 @@ mod tests {
         let config = Config::preset("toy").unwrap();
         let plan = Program::Stage1.plan(&config, 2);
         let notes = Arc::new(Notes::default());
+        let target = Target::new(Precision::Bf16, 227 << 10);
         for launch in &plan.per_step {
             variants::with(Some(notes.clone()), || {
-                let target = Target::new(Precision::Bf16, 227 << 10);
                 gpu_kernel(launch, target, true, Narrow::NONE).unwrap()
             });
         }

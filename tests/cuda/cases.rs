@@ -32,8 +32,9 @@ fn stores_bf16(tape: &Tape) -> bool {
 /// The largest allowed difference relative to the largest number of a tensor.
 ///
 /// A number stored in bf16 is off by 2^-9 of itself at worst, and so is all that is computed from it where slopes are about one: a few such
-/// numbers make up a result. A product of two rounded factors is off by two roundings, 2^-10 in tf32 (11 bits) and 2^-7 in bf16 (8 bits) at worst; the sum's largest
-/// number is about as large as a sum of random signs, so a few of them add up to several times that. Factors of chained ops round again.
+/// numbers make up a result. A product of two rounded factors is off by two roundings, 2^-10 in tf32 (11 bits) and 2^-7 in bf16 (8 bits) at
+/// worst; the sum's largest number is about as large as a sum of random signs, so a few of them add up to several times that. Factors of
+/// chained ops round again.
 fn tolerance(case: &Case, tape: &Tape, precision: Precision) -> f64 {
     let rounding: f64 = match precision {
         Precision::F32 => 0.0,
@@ -117,7 +118,7 @@ fn most(tape: &Tape, precision: Precision) -> usize {
     let plan = tape.plan("variants");
     variants::with(Some(nth.clone()), || {
         for launch in plan.per_version.iter().chain(&plan.per_step) {
-            let target = Target::new(precision, 227 << 10);
+            let target = Target::new(precision, SHARED);
             let planned = gpu_kernel(launch, target, true, Narrow::NONE);
             assert!(planned.is_ok(), "a case is small");
         }

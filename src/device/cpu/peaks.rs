@@ -126,10 +126,10 @@ mod tests {
             simd::dispatch(isa, sides);
             assert_eq!(from, to, "{isa:?}");
         }
-        // A tenth of a GFLOP/s and of a GB/s: slower than anything with such registers; a petaFLOP/s: no host.
+        // Between what a busy machine still does without optimisation and what no host does.
         let rates = rates();
         for rate in [rates.copy, rates.matrix, rates.vector] {
-            assert!((1e8..1e15).contains(&rate), "{rates:?}");
+            assert!((1e5..1e15).contains(&rate), "{rates:?}");
         }
     }
 }

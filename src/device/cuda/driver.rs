@@ -33,6 +33,13 @@ pub struct Gpu {
     pub clocks: [u32; 2],
 }
 
+impl Gpu {
+    /// Whether it runs code for compute capability 9.0 and no other.
+    pub fn is_sm_90a(&self) -> bool {
+        self.capability == (9, 0)
+    }
+}
+
 /// A driver's answer in words.
 pub(super) fn failed(doing: &str, error: DriverError) -> DeviceError {
     let name = error

@@ -21,12 +21,14 @@ pub struct Target {
     pub precision: Precision,
     /// Bytes of shared memory that a block can have on the GPU.
     pub shared: usize,
+    /// As [`GpuContext::sm_90a`].
+    pub sm_90a: bool,
     /// How intermediates are stored where their ops can.
     pub stored: Stored,
 }
 
 impl Target {
-    /// As programs run: bf16 is stored where bf16 is multiplied.
+    /// As programs run: bf16 is stored where bf16 is multiplied. For a GPU of any compute capability.
     pub fn new(precision: Precision, shared: usize) -> Self {
         let stored = match precision {
             Precision::F32 | Precision::Tf32 => Stored::F32,
@@ -35,8 +37,14 @@ impl Target {
         Target {
             precision,
             shared,
+            sm_90a: false,
             stored,
         }
+    }
+
+    /// The same for a GPU that runs code for compute capability 9.0, or not.
+    pub fn with_sm_90a(self, sm_90a: bool) -> Self {
+        Target { sm_90a, ..self }
     }
 }
 
@@ -76,6 +84,7 @@ fn with_context<R>(
             shapes,
             precision: target.precision,
             shared: target.shared,
+            sm_90a: target.sm_90a,
             kept,
             narrow,
         },

@@ -9,7 +9,7 @@ use super::memory::{ALIGN, Block};
 use super::modules::Modules;
 use super::prepared::{Call, Common, Tables, call};
 use crate::device::DeviceError;
-use crate::program::gpu::{Arg, GpuKernel, NoiseCounter, Tensor};
+use crate::program::gpu::{Arg, GpuKernel, Narrow, NoiseCounter, Tensor};
 
 /// Numbers that tensors are filled with, over and over.
 const PATTERN: usize = 1 << 16;
@@ -17,6 +17,7 @@ const PATTERN: usize = 1 << 16;
 /// Memory for kernels that compute the same on the same tensors.
 pub(super) struct Bed {
     memory: Block,
+    narrow: Narrow,
     inputs: Vec<usize>,
     outputs: Vec<usize>,
     updates: Vec<usize>,
@@ -44,11 +45,12 @@ fn table_words(kernel: &GpuKernel) -> usize {
 }
 
 impl Bed {
-    /// Room for the tensors and for whatever any of the kernels needs beside them.
+    /// Room for the tensors, `narrow` ones in bf16, and for whatever any of the kernels needs beside them.
     pub fn new(
         context: &Arc<CudaContext>,
         stream: &CudaStream,
         lengths: &Lengths,
+        narrow: Narrow,
         kernels: &[GpuKernel],
     ) -> Result<Self, DeviceError> {
         let mut bytes = 0;
@@ -95,6 +97,7 @@ impl Bed {
         memory.clear(stream, noise, bytes - noise)?;
         Ok(Bed {
             memory,
+            narrow,
             inputs,
             outputs,
             updates,
@@ -113,7 +116,8 @@ impl Bed {
             Tensor::Workspace => self.workspace,
             Tensor::Kept => self.kept,
         };
-        self.memory.at(start + element * size_of::<f32>())
+        let bytes = self.narrow.stored(tensor).bytes();
+        self.memory.at(start + element * bytes)
     }
 
     /// The kernels on this memory, each ready to be launched.

@@ -21,7 +21,7 @@ mod tensors;
 
 use super::facts::{Facts, Rates};
 use super::{Device, DeviceError, ProgramId, expect_len, named};
-use crate::program::gpu::{GpuKernel, Precision};
+use crate::program::gpu::{GpuKernel, Narrow, Precision};
 use crate::program::variants::{self, Chooser};
 use crate::program::{Launch, Noise, Place, Plan, Slot};
 use crate::tensor::Shape;
@@ -126,19 +126,25 @@ impl Cuda {
         self.gpu.shared
     }
 
+    /// Whether it runs code for compute capability 9.0 and no other, which decides kernels too.
+    pub fn is_sm_90a(&self) -> bool {
+        self.gpu.is_sm_90a()
+    }
+
     /// How matrix products compute.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Seconds of kernels that all do what a launch does, each in every round, by turns, on memory that holds numbers of no meaning.
-    /// The L2 cache is filled with something else before each.
+    /// Seconds of kernels that all do what a launch does, each in every round, by turns, on memory that holds numbers of no meaning, with
+    /// `narrow` tensors in bf16. The L2 cache is filled with something else before each.
     ///
     /// # Errors
     /// A device that fails, or has too little memory.
     pub fn time_kernels(
         &mut self,
         launch: &Launch,
+        narrow: Narrow,
         kernels: Vec<GpuKernel>,
         rounds: usize,
     ) -> Result<Vec<Vec<f64>>, DeviceError> {
@@ -148,7 +154,7 @@ impl Cuda {
             outputs: lengths(&launch.outputs),
             updates: lengths(&launch.updates),
         };
-        let bed = Bed::new(&self.context, &self.stream, &lengths, &kernels)?;
+        let bed = Bed::new(&self.context, &self.stream, &lengths, narrow, &kernels)?;
         let all = bed.resolve(&self.stream, &mut self.modules, kernels)?;
         let flush = Block::new(&self.context, 2 * self.gpu.l2, "a flush of the L2 cache")?;
         let mut seconds = vec![Vec::with_capacity(rounds); all.len()];
@@ -240,7 +246,7 @@ impl Device for Cuda {
                 &self.context,
                 &self.stream,
                 &mut self.modules,
-                Target::new(self.precision, self.gpu.shared),
+                Target::new(self.precision, self.gpu.shared).with_sm_90a(self.gpu.is_sm_90a()),
                 plan,
                 states,
                 &blocks,

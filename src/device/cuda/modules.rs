@@ -37,6 +37,7 @@ modules![
     "mala",
     "mbconv",
     "mbconv_bf16",
+    "mbconv_sm90a",
     "noise",
     "optim",
     "peaks",
@@ -119,7 +120,7 @@ impl Modules {
         let name = CString::new(launch.function.as_str()).expect("kernel names have no zero byte");
         // SAFETY: `module` is loaded.
         let function = unsafe { result::module::get_function(module, name) }.doing(&format!(
-            "kernel `{}` is not in module `{}` (compute_80)",
+            "kernel `{}` is not in module `{}`",
             launch.function, launch.module
         ))?;
         self.functions.insert(launch.function.clone(), function);

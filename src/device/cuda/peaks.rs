@@ -6,7 +6,7 @@ use super::Cuda;
 use super::loose::{Bed, Lengths, seconds};
 use crate::device::DeviceError;
 use crate::device::facts::Rates;
-use crate::program::gpu::{GpuKernel, GpuLaunch, Precision, THREADS};
+use crate::program::gpu::{GpuKernel, GpuLaunch, Narrow, Precision, THREADS};
 
 const MODULE: &str = "peaks";
 /// Independent chains of a thread: `CHAINS` in the kernels.
@@ -80,7 +80,13 @@ fn fastest(
 ) -> Result<(f64, bool), DeviceError> {
     let kernel = GpuKernel::from(launch);
     let (context, stream) = (device.context.clone(), device.stream.clone());
-    let bed = Bed::new(&context, &stream, lengths, std::slice::from_ref(&kernel))?;
+    let bed = Bed::new(
+        &context,
+        &stream,
+        lengths,
+        Narrow::NONE,
+        std::slice::from_ref(&kernel),
+    )?;
     let calls = bed.resolve(&stream, &mut device.modules, vec![kernel])?;
     let mut best = f64::INFINITY;
     let clock = Instant::now();

@@ -126,11 +126,12 @@ impl Conv {
         ]
     }
 
-    /// Where a pass has a choice of kernels.
-    fn site(&self, op: &'static str, precision: Precision) -> Site {
+    /// Where a pass has a choice of kernels; `with` is what it does besides.
+    fn site(&self, op: &'static str, with: &[usize], precision: Precision) -> Site {
         let extents: &[i32; 14] = bytemuck::cast_ref(self);
         // Padding can be negative; as a key its bits do as well.
-        Site::new(op, extents.map(|e| e as usize).to_vec(), precision)
+        let shape = [&extents.map(|e| e as u32 as usize), with].concat();
+        Site::new(op, shape, precision)
     }
 
     /// Whether the products must be made one by one: groups, nothing to multiply, or more phases than a grid has layers.
@@ -318,9 +319,11 @@ pub(crate) fn forward_joined(
     joined: Joined,
 ) -> GpuLaunch {
     let aligned = conv.aligned() && joined.beside.is_none_or(|(_, _, c)| c % 4 == 0);
+    let beside = joined.beside.map_or(0, |(_, _, channels)| channels);
+    let with = [beside, usize::from(joined.pooled)];
     let tile = || {
         Tile::choose(conv.rows(joined.pooled), conv.channels()[1], aligned)
-            .or_measured(|| conv.site("conv2d_fprop", precision))
+            .or_measured(|| conv.site("conv2d_fprop", &with, precision))
     };
     forward_by((!conv.direct()).then(tile), precision, conv, f, joined)
 }
@@ -407,9 +410,10 @@ pub(crate) fn backward_joined(
     joined: JoinedBackward,
 ) -> GpuLaunch {
     let aligned = conv.aligned() && joined.split.is_none_or(|(at, _)| at % 4 == 0);
+    let with = [joined.beside.is_some(), joined.halved, joined.beside_halved];
     let tile = || {
         Tile::choose(conv.phase_rows(), conv.channels()[0], aligned)
-            .or_measured(|| conv.site("conv2d_dgrad", precision))
+            .or_measured(|| conv.site("conv2d_dgrad", &with.map(usize::from), precision))
     };
     backward_by((!conv.direct()).then(tile), precision, conv, b, joined)
 }
@@ -548,7 +552,7 @@ pub(crate) struct WeightGradient {
 /// `dw[(tap, i), o] = sum over the pixels of pre(x) dy`; the workspace holds the parts of the sum, if there are several.
 pub(crate) fn weight_gradient(precision: Precision, conv: Conv, w: WeightGradient) -> GpuKernel {
     let variants = Split::choose(&conv).variants(&conv);
-    let site = || conv.site("conv2d_wgrad", precision);
+    let site = || conv.site("conv2d_wgrad", &[], precision);
     let split = variants::choose(site, &variants, Split::name, 0);
     weight_gradient_by(split, precision, conv, w)
 }

@@ -153,6 +153,7 @@ mod tests {
             },
             precision: Precision::Bf16,
             shared: 0,
+            sm_90a: false,
             kept: true,
             narrow,
         }

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::fused::{self, Direction, Fused};
-use super::{Channels, Fprop};
+use super::{Channels, Fprop, sm90a};
 use crate::ops::activation::Activation;
 use crate::ops::conv2d::cuda::{self, Backward, Conv, Forward, Operand};
 use crate::program::gpu::{GpuContext, GpuKernel, GpuLaunch, Precision, Tensor, Word};
@@ -38,6 +38,8 @@ pub(super) struct Layout {
     /// In bf16, two in the room of one; as long as nothing where the fused kernels do not take such channels.
     pub w1_bf16: usize,
     pub w2_bf16: usize,
+    /// As the kernels for compute capability 9.0 take all of it; as long as nothing where they do not take such channels.
+    pub slices: usize,
     len: usize,
 }
 
@@ -61,6 +63,7 @@ impl Layout {
             w1_transposed: next(c.ci * c.hidden),
             w1_bf16: next(halves(c.ci * c.hidden)),
             w2_bf16: next(halves(c.hidden * c.co)),
+            slices: next(sm90a::packed_len(c)),
             len,
         }
     }
@@ -99,6 +102,9 @@ pub(super) fn pack(c: Channels, cx: GpuContext<'_>) -> GpuKernel {
     if cx.precision == Precision::Bf16 && fused::takes(&c) {
         // After the first, which leaves zeros where no section of its own is.
         launches.extend(fused::pack(&c, &at));
+        if cx.sm_90a && sm90a::takes(&c) {
+            launches.push(sm90a::pack(&c, at.slices));
+        }
     }
     GpuKernel::new(launches, 0)
 }
@@ -266,7 +272,13 @@ mod tests {
 
     #[test]
     fn packed_weights_lie_one_behind_the_other_on_16_bytes() {
-        for (ci, hidden, co) in [(1, 1, 1), (3, 9, 2), (32, 192, 48), (5, 17, 7)] {
+        for (ci, hidden, co) in [
+            (1, 1, 1),
+            (3, 9, 2),
+            (32, 192, 48),
+            (5, 17, 7),
+            (64, 96, 64),
+        ] {
             let c = Channels {
                 ci,
                 hidden,
@@ -291,6 +303,7 @@ mod tests {
                     at.w2_bf16,
                     if fused::takes(&c) { hidden * co / 2 } else { 0 },
                 ),
+                (at.slices, sm90a::packed_len(&c)),
                 (at.len, 0),
             ];
             for pair in sections.windows(2) {

@@ -1,18 +1,18 @@
-//! Launches of `kernels/mbconv_bf16.cu`: the whole bottleneck in one kernel, its hidden tensors on the chip.
+//! Launches of `kernels/mbconv_bf16.cu`, and of its form for compute capability 9.0: the whole bottleneck in one kernel, its hidden tensors on the chip.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Channels, Fprop};
+use super::{Channels, Fprop, sm90a};
 use crate::ops::conv2d::cuda::Operand;
 use crate::program::gpu::{GpuContext, GpuLaunch, Kept, Precision, Tensor};
 use crate::tensor::Shape;
 
 /// As in the kernel: pixels of a tile, window, hidden channels of a slice, elements between rows.
-const TILE: usize = 128;
-const WINDOW: usize = 5;
+pub(super) const TILE: usize = 128;
+pub(super) const WINDOW: usize = 5;
 const HALO: usize = WINDOW / 2;
-const SLICE: usize = 32;
-const PAD: usize = 8;
+pub(super) const SLICE: usize = 32;
+pub(super) const PAD: usize = 8;
 /// Columns of the sums that the kernels are compiled for.
 const WIDTHS: [usize; 3] = [64, 128, 256];
 
@@ -65,6 +65,8 @@ pub(in crate::ops) struct Fused {
     shared: usize,
     /// What the forward kernel can keep for the gradient: `[n, h, w, hidden]` in bf16, in elements of f32.
     kept: usize,
+    /// Forward on compute capability 9.0: rows and bytes of shared memory.
+    sm_90a: Option<(usize, usize)>,
 }
 
 /// Whether the kernels can take such channels at all; their weights are then packed in bf16 as well.
@@ -96,11 +98,9 @@ impl Fused {
         let (h, w) = (x[1], x[2]);
         let columns = if w > 8 { 16 } else { 8 };
         let rows = TILE / columns;
-        let room = |distance| {
-            let pixels = widest(h, rows, distance) * widest(w, columns, distance);
-            pixels.next_multiple_of(16)
-        };
-        let (near, far) = (room(HALO), room(2 * HALO));
+        let pixels = |distance| widest(h, rows, distance) * widest(w, columns, distance);
+        let (near_pixels, far_pixels) = (pixels(HALO), pixels(2 * HALO));
+        let [near, far] = [near_pixels, far_pixels].map(|n| n.next_multiple_of(16));
         let sums = match direction {
             Direction::Fprop => c.co,
             Direction::Dgrad => c.ci,
@@ -142,6 +142,9 @@ impl Fused {
             blocks: x[0] * tiles,
             shared,
             kept: hidden / 2,
+            sm_90a: (cx.sm_90a && direction == Direction::Fprop)
+                .then(|| sm90a::room(&c, near_pixels, cx.shared))
+                .flatten(),
         })
     }
 
@@ -175,15 +178,26 @@ impl Fused {
         partial: Option<Operand>,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        let weights = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16, at.b2];
-        let launch = self.begin("fprop").address(x.0, x.1);
-        let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
+        let plain = [at.w1_bf16, at.b1, at.dw, at.b_dw, at.w2_bf16, at.b2];
+        let (launch, weights, cell) = match self.sm_90a {
+            None => (self.begin("fprop"), &plain[..], self.cell),
+            Some((rows, shared)) => (
+                sm90a::begin(&op.channels, self.blocks, shared),
+                &[at.slices, at.b2][..],
+                Cell {
+                    near_room: i32::try_from(rows).expect("rows fit 31 bits"),
+                    ..self.cell
+                },
+            ),
+        };
+        let launch = launch.address(x.0, x.1);
+        let launch = (weights.iter()).fold(launch, |l, at| l.address(packed, *at));
         let launch = launch.address(y.0, y.1).address(Tensor::Kept, 0);
         match partial {
             Some((tensor, at)) => launch.address(tensor, at),
             None => launch.null(),
         }
-        .value(self.cell)
+        .value(cell)
     }
 
     /// `dx` from `dy`, what was kept, and the weights; with squeeze-and-excite around it, of the whole cell.
@@ -266,6 +280,7 @@ mod tests {
             shapes,
             precision: Precision::Bf16,
             shared,
+            sm_90a: false,
             kept: true,
             narrow: Narrow::NONE,
         };

@@ -13,6 +13,7 @@ mod cuda;
 mod fold;
 pub(in crate::ops) mod fused;
 mod reference;
+mod sm90a;
 
 pub use fold::{RawWeights, fold};
 

@@ -215,6 +215,7 @@ mod tests {
             },
             precision,
             shared,
+            sm_90a: false,
             kept: true,
             narrow: Narrow::NONE,
         };

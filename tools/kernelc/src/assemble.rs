@@ -54,11 +54,24 @@ pub fn assemble(
             log: log.trim_end().to_owned(),
         });
     }
+    if let Some(line) = log.lines().find(|line| is_loss(line)) {
+        return Err(Error::Assemble {
+            file: file.to_owned(),
+            arch,
+            log: line.to_owned(),
+        });
+    }
     parse(&log, arch).map_err(|what| Error::Report {
         file: file.to_owned(),
         arch,
         what,
     })
+}
+
+/// Whether a line says that products of a warpgroup run one after the other for want of order in the code, or that `setmaxnreg` is
+/// ignored: such a kernel is not what its source means.
+fn is_loss(line: &str) -> bool {
+    line.contains("Potential Performance Loss") || line.contains("setmaxnreg")
 }
 
 /// Reads the `-v` report. Kernels come in ptxas's order; the caller sorts.
@@ -143,6 +156,14 @@ ptxas info    : Used 8 registers, used 0 barriers, 360 bytes cmem[0]
             (16, 4, 8)
         );
         assert_eq!((usage[1].registers, usage[1].shared), (8, 0));
+    }
+
+    #[test]
+    fn serialised_products_are_a_loss() {
+        let loss = "ptxas info    : (C7514) Potential Performance Loss: wgmma.mma_async instructions are serialized due to \
+                    non wgmma instructions reading accumulator registers";
+        assert!(is_loss(loss));
+        assert!(!LOG.lines().any(is_loss));
     }
 
     #[test]

@@ -187,7 +187,8 @@ __device__ inline void overwritten(const float *, float *y) {
     proxy_fence();
     __syncthreads();
     float d[4] = {};
-    if (threadIdx.x < 128) {
+    const bool multiplies = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0) == 0;
+    if (multiplies) {
         wgmma_fence();
         multiply(d, descriptor(a), descriptor(b));
         commit();
@@ -195,8 +196,8 @@ __device__ inline void overwritten(const float *, float *y) {
     }
     __syncthreads();
     if (threadIdx.x >= 128) b[threadIdx.x - 128] = 0;
-    if (BUG && threadIdx.x < 128) wait_group(d);
-    if (threadIdx.x < 128)
+    if (BUG && multiplies) wait_group(d);
+    if (multiplies)
         for (int i = 0; i < 4; ++i) y[4 * threadIdx.x + i] = d[i];
 }
 TWINS(overwritten)
