@@ -94,6 +94,8 @@ fn a_plan_is_drawn_without_a_gpu() {
         "profile",
         "--config",
         &config,
+        "--device",
+        "cuda",
         "--precision",
         "bf16",
         "--roofline",

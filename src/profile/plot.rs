@@ -190,10 +190,10 @@ pub fn roofline(title: &str, gpu: &Gpu, precision: Precision, dots: &[Dot]) -> S
     let column = right + 24.0;
     put(format_args!(
         r##"<text x="{column}" y="{}" fill="#666">kernel, share of the time (its area)</text>"##,
-        top - 6.0
+        top + 10.0
     ));
     for (number, dot) in placed.iter().take(LEGEND).enumerate() {
-        let at = top + 12.0 + 17.0 * number as f64;
+        let at = top + 30.0 + 17.0 * number as f64;
         put(format_args!(
             r#"<text x="{column}" y="{at}">{} {}, {:.1}%</text>"#,
             number + 1,
@@ -201,11 +201,15 @@ pub fn roofline(title: &str, gpu: &Gpu, precision: Precision, dots: &[Dot]) -> S
             100.0 * dot.seconds / all
         ));
     }
-    let rest: f64 = placed.iter().skip(LEGEND).map(|d| d.seconds).sum();
+    // Nothing adds up to minus zero.
+    let rest = 0.0 + placed.iter().skip(LEGEND).map(|d| d.seconds).sum::<f64>();
     let without = dots.len() - placed.len();
-    let missing: f64 = (dots.iter().filter(|d| !is_placed(d)))
-        .map(|d| d.seconds)
-        .sum();
+    let missing = 0.0
+        + dots
+            .iter()
+            .filter(|d| !is_placed(d))
+            .map(|d| d.seconds)
+            .sum::<f64>();
     put(format_args!(
         r##"<text x="{left}" y="{}" fill="#666">{} kernels beyond the legend: {:.1}% of the time; {without} without arithmetic or time have no place here: {:.1}%</text>"##,
         bottom + 64.0,
