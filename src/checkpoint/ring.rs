@@ -433,7 +433,8 @@ impl Ring {
         self.release_unless(|head| head >= mark)
     }
 
-    /// Gives up all marks but these.
+    /// Gives up all marks but these. Beside two that differ, as when the best checkpoint is saved between two that are due, the live
+    /// window needs slots of its own: the ring grows to three windows.
     ///
     /// # Errors
     /// As [`Ring::release_before`].
@@ -441,7 +442,11 @@ impl Ring {
         for mark in kept {
             self.position(*mark)?;
         }
-        self.release_unless(|head| kept.contains(&head))
+        self.release_unless(|head| kept.contains(&head))?;
+        match self.marks.len() {
+            0 | 1 => Ok(()),
+            marks => self.grow((marks + 1) * self.spec.capacity),
+        }
     }
 
     fn release_unless(&mut self, kept: impl Fn(u64) -> bool) -> Result<(), RingError> {
