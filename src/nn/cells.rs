@@ -203,8 +203,10 @@ fn cell(module: &Module<'_, '_>, x: Var, ops: &[Primitive], stride: Stride, use_
     {
         let cin = tape.shape(x).last();
         let skip = module.sub("skip.1");
-        let v = (stride == Stride::Up)
-            .then(|| skip.weight_normed(cin, Conv::same(cout, 1).no_bias(), None).0);
+        let v = (stride == Stride::Up).then(|| {
+            skip.weight_normed(cin, Conv::same(cout, 1).no_bias(), None)
+                .0
+        });
         let place = module.sub("_ops.0").sub("conv");
         let weights = folded(&place, cin, expand * cin, kernel, stride, cout);
         let gate = gate_weights(&module.sub("se"), cout);
