@@ -56,7 +56,8 @@ __device__ inline Axis backward_axis(int input, int phase, int stride, int dilat
     return axis;
 }
 
-// A walk over the pixels of a destination, each of which reads a window of a source.
+// A walk over the pixels of a destination, each of which reads a window of a source. It stands in shared memory, the tensors with it:
+// they are the same for all threads, and the sums leave no registers for them.
 struct Walk {
     int n, h, w, channels;  // source
     int to_h, to_w;         // destination
@@ -64,6 +65,14 @@ struct Walk {
     Axis y, x;
     int halved;             // 1 if the source has one pixel for each 2x2 that the walk names
     int pooled;             // 1 if rows come window by window of 2x2 and the destination has a pixel for each window
+    const float *source;
+    const float *weights;   // rows (tap, channel)
+    int all;                // whether their taps are the walk's
+    __device__ void read(const float *from, const float *by, bool all_taps) {
+        source = from;
+        weights = by;
+        all = all_taps;
+    }
     __device__ int rows() const { return n * y.rows * x.rows; }
     __device__ int depth() const { return y.count * x.count * channels; }
 };
@@ -104,13 +113,12 @@ __device__ inline int4 walk_row(const Walk &walk, int m) {
 // a[m, k] of fprop and dgrad, K columns at a time. A thread's numbers stand in one column: it follows the tap and channel of that.
 template <class T>
 struct Window {
-    const float *source;
     const Walk &walk;
     const int4 *rows;
     int channel, ky, kx;
 
-    __device__ Window(const float *source, const Walk &walk, const int4 *rows)
-        : source(source), walk(walk), rows(rows), channel(T::ShareA::column()), ky(0), kx(0) {
+    __device__ Window(const Walk &walk, const int4 *rows)
+        : walk(walk), rows(rows), channel(T::ShareA::column()), ky(0), kx(0) {
         wrap();
     }
 
@@ -126,6 +134,7 @@ struct Window {
 
     template <class Visit>
     __device__ void next(Visit visit) {
+        const float *source = walk.source;
         const bool known = ky < walk.y.count;
         const int dy = ky * walk.y.step, dx = kx * walk.x.step;
 #pragma unroll
@@ -153,7 +162,7 @@ struct Rows {
         : data(data), columns(columns), column(first + T::ShareB::column()), end(end), k(begin) {}
 
     template <class Visit, class Row>
-    __device__ void next(Visit visit, Row row) {
+    __device__ void next(const float *data, Visit visit, Row row) {
 #pragma unroll
         for (int pass = 0; pass < T::ShareB::PASSES; ++pass) {
             const int at = k + T::ShareB::row(pass);
@@ -166,7 +175,7 @@ struct Rows {
 
     template <class Visit>
     __device__ void next(Visit visit) {
-        next(visit, [](int at) { return at; });
+        next(data, visit, [](int at) { return at; });
     }
 };
 
@@ -174,15 +183,13 @@ struct Rows {
 template <class T>
 struct Weights : Rows<T> {
     const Walk &walk;
-    const bool all;
 
-    __device__ Weights(const float *data, const Walk &walk, bool all, int columns, int first)
-        : Rows<T>(data, columns, first, 0, walk.depth()), walk(walk), all(all) {}
+    __device__ Weights(const Walk &walk, int columns, int first) : Rows<T>(nullptr, columns, first, 0, walk.depth()), walk(walk) {}
 
     template <class Visit>
     __device__ void next(Visit visit) {
-        Rows<T>::next(visit, [this](int k) {
-            if (all) return k;
+        Rows<T>::next(walk.weights, visit, [this](int k) {
+            if (walk.all) return k;
             const int j = k / walk.channels;
             const int ky = walk.y.first + j / walk.x.count * walk.y.every, kx = walk.x.first + j % walk.x.count * walk.x.every;
             return (ky * walk.kw + kx) * walk.channels + k % walk.channels;
@@ -238,12 +245,12 @@ struct Patches {
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
 template <class T>
-__device__ inline void multiply_walk(const float *source, const float *weights, const Walk &walk, bool all_taps, int columns, int4 *rows,
-                                     int m0, int n0, unsigned activation, float (&sum)[T::SUMS]) {
+__device__ inline void multiply_walk(const Walk &walk, int columns, int4 *rows, int m0, int n0, unsigned activation,
+                                     float (&sum)[T::SUMS]) {
     for (int r = threadIdx.x; r < T::M; r += T::THREADS) rows[r] = walk_row(walk, m0 + r);
     __syncthreads();
-    Window<T> a(source, walk, rows);
-    Weights<T> b(weights, walk, all_taps, columns, n0);
+    Window<T> a(walk, rows);
+    Weights<T> b(walk, columns, n0);
     const int steps = (walk.depth() + T::K - 1) / T::K;
     multiply<T>(reinterpret_cast<typename T::Element *>(dynamic_shared), a, b, activation, steps, sum);
 }
@@ -268,16 +275,19 @@ __device__ inline void fprop(const float *x, const float *w, const float *x2, co
         block.source = 0;
         block.n0 = blockIdx.x % ((c.cout + T::N - 1) / T::N) * T::N;
         block.walk = forward(c, pooled);
+        block.walk.read(x, w, true);
     }
     float sum[T::SUMS] = {};
 #pragma unroll 1 // the loop of products stands once
     do {
         __syncthreads();
         const int m0 = blockIdx.x / ((c.cout + T::N - 1) / T::N) * T::M;
-        const bool first = block.source == 0;
-        multiply_walk<T>(first ? x : x2, first ? w : w2, block.walk, true, c.cout, block.rows, m0, block.n0, first ? pre : 0, sum);
+        multiply_walk<T>(block.walk, c.cout, block.rows, m0, block.n0, block.source == 0 ? pre : 0, sum);
         __syncthreads();
-        if (threadIdx.x == 0 && ++block.source == 1) block.walk = beside(block.walk, channels, 0);
+        if (threadIdx.x == 0 && ++block.source == 1) {
+            block.walk = beside(block.walk, channels, 0);
+            block.walk.read(x2, w2, true);
+        }
         __syncthreads();
     } while (block.source == 1 && x2 != nullptr);
     write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, pooled, [&](int row, int column, Pack<T::V> value) {
@@ -312,7 +322,11 @@ __device__ inline void dgrad(const float *dy, const float *wt, const float *dy2,
         block.source = dy2 != nullptr ? 1 : 0;
         block.n0 = blockIdx.x % ((c.cin + T::N - 1) / T::N) * T::N;
         block.walk = backward(c, blockIdx.z, halved & 1);
-        if (dy2 != nullptr) block.walk = beside(block.walk, c.cout, halved >> 1);
+        block.walk.read(dy, wt, c.stride == 1);
+        if (dy2 != nullptr) {
+            block.walk = beside(block.walk, c.cout, halved >> 1);
+            block.walk.read(dy2, wt2, true);
+        }
     }
     float sum[T::SUMS] = {};
 #pragma unroll 1
@@ -320,15 +334,16 @@ __device__ inline void dgrad(const float *dy, const float *wt, const float *dy2,
         __syncthreads();
         const int m0 = blockIdx.x / ((c.cin + T::N - 1) / T::N) * T::M;
         if (m0 >= block.walk.rows()) return; // the grid is made for the largest phase
-        const bool first = block.source == 0;
-        const bool all = !first || c.stride == 1;
-        multiply_walk<T>(first ? dy : dy2, first ? wt : wt2, block.walk, all, c.cin, block.rows, m0, block.n0, 0, sum);
+        multiply_walk<T>(block.walk, c.cin, block.rows, m0, block.n0, 0, sum);
         if (block.walk.halved) {
 #pragma unroll
             for (int e = 0; e < T::SUMS; ++e) sum[e] *= 0.25f;
         }
         __syncthreads();
-        if (threadIdx.x == 0 && --block.source == 0) block.walk = backward(c, blockIdx.z, halved & 1);
+        if (threadIdx.x == 0 && --block.source == 0) {
+            block.walk = backward(c, blockIdx.z, halved & 1);
+            block.walk.read(dy, wt, c.stride == 1);
+        }
         __syncthreads();
     } while (block.source == 0);
     write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, 0, [&](int row, int column, Pack<T::V> value) {
