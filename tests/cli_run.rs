@@ -247,10 +247,13 @@ fn benched(at: &Path, run: &dyn Fn(&[&str]) -> String) {
         };
         assert_eq!(parts, expected);
     }
-    std::fs::write(at.join("old.json"), &told).unwrap();
+    // An earlier report that lacks the last row of stage 1.
+    let missing = of("stage1")[1];
+    let kept: Vec<_> = rows.iter().filter(|row| *row != missing).collect();
+    std::fs::write(at.join("old.json"), serde_json::to_string(&kept).unwrap()).unwrap();
     let compared = run(&with(&[
         "--batch",
-        "2,3",
+        "1,2",
         "--what",
         "stage1",
         "--compare",

@@ -271,6 +271,8 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn look_at(step: u32, energies: &[f64], features: &[f64], state: &[f32]) -> Look {
@@ -309,7 +311,7 @@ mod tests {
     fn what_is_not_a_number_is_outside_any_bound() {
         let good = look_at(0, &[1.0, 3.0], &[0.0, 2.0], &[0.0, 1.0]);
         let bounds = Bounds::of(Precision::Bf16);
-        assert!(bounds.hold(&compare(&[good.clone()], &[good.clone()])[0]));
+        assert!(bounds.hold(&compare(from_ref(&good), from_ref(&good))[0]));
         for (energies, features, state) in [
             ([1.0, f64::NAN], [0.0, 2.0], [0.0, 1.0]),
             ([1.0, 3.0], [f64::NAN, 2.0], [0.0, 1.0]),
@@ -318,7 +320,7 @@ mod tests {
             ([1.0, 3.0], [0.0, 3.0], [0.0, 1.0]),
         ] {
             let bad = look_at(0, &energies, &features, &state);
-            assert!(!bounds.hold(&compare(&[good.clone()], &[bad])[0]));
+            assert!(!bounds.hold(&compare(from_ref(&good), &[bad])[0]));
         }
     }
 

@@ -314,7 +314,7 @@ fn node(launch: &Launch, planned: &Planned, precision: Precision, packed: &Packe
     }
 }
 
-/// FLOPs that are products of matrices. By the naming rule the kernels of tensor cores end in their precision; in f32 they are those of
+/// FLOPs that are products of matrices. By the naming rule the kernels of tensor cores end in their precision or in `_sm90a`; in f32 they are those of
 /// convolutions and matrices. Of the bottleneck, whose cost has a depthwise window and two activations in it, the two 1x1 convolutions.
 fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f64 {
     let name = launch.kernel.name();
@@ -322,7 +322,8 @@ fn matrix_flops(launch: &Launch, kernel: &GpuKernel, precision: Precision) -> f6
         Precision::F32 => ["conv2d_", "linear_", "mbconv_", "residual_"]
             .iter()
             .any(|p| name.starts_with(p)),
-        _ => (kernel.launches.iter()).any(|l| l.module.ends_with(precision.suffix())),
+        _ => (kernel.launches.iter())
+            .any(|l| l.module.ends_with(precision.suffix()) || l.module.ends_with("_sm90a")),
     };
     if !multiplies {
         return 0.0;

@@ -384,7 +384,7 @@ fn stage_part(stage: &str, number: usize, metrics: &Metrics, film: Option<&Film>
                 .collect();
             let chosen_by = |s: &&Series| CHOSEN_BY.contains(&(stage, s.name.as_str()));
             let mut marks = marks.clone();
-            marks.extend(best(stage, metrics).filter(|_| of.iter().any(|s| chosen_by(s))));
+            marks.extend(best(stage, metrics).filter(|_| of.iter().any(chosen_by)));
             let chart = Chart {
                 title,
                 over: "step",

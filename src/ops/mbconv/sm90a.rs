@@ -14,7 +14,7 @@ const M_TILES: usize = 4;
 const WINDOW_BYTES: usize = (WINDOW * WINDOW + 2) * SLICE * size_of::<f32>();
 const WINDOW_ROOM: usize = 3584;
 /// Bytes of the mbarriers.
-const MBARRIERS: usize = 8 * size_of::<u64>();
+const MBARRIERS: usize = size_of::<[u64; 8]>();
 
 /// Whether the kernel can take such channels; their weights are then packed for it as well.
 pub(super) fn takes(c: &Channels) -> bool {

@@ -54,7 +54,7 @@ impl Layout {
                 } else {
                     i * line + k * 2
                 };
-                plain ^ (plain / 128 % (line / 16)) * 16
+                plain ^ ((plain / 128 % (line / 16)) * 16)
             }
         }
     }
