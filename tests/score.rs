@@ -40,7 +40,7 @@ fn scores(run: &Path) -> Vec<(u64, f64, bool)> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|l| serde_json::from_str(l).unwrap());
     lines
-        .filter(|l: &Value| l["kind"] == "validation")
+        .filter(|l: &Value| l["kind"] == "validation" && l["stage"] == "ebm")
         .map(|l| {
             assert!(l["kernel"].is_number(), "{l}");
             let step = l["step"].as_u64().unwrap();
