@@ -412,7 +412,7 @@ section! {
         log_every: u64 = 10,
         /// Iterations between scores of the chains' ends, by which the best checkpoint is marked; 0 scores none.
         score_every: u64 = 0,
-        /// Chains of a score, always from the same noise, with the settings of [sample].
+        /// Chains of a score, always from the same noise, with the settings of `sample`.
         score_images: usize = 512,
         /// Scores in succession without a better one after which training ends; 0 goes on to total_iter.
         patience: u64 = 0,

@@ -8,7 +8,7 @@ use crate::tensor::Shape;
 /// Chains of the cases.
 const N: usize = 11;
 
-/// A point as a case's tensors, in the order of [`accept`], and how they are split: positions, summands, carried.
+/// A point as a case's tensors, in the order of [`accept()`], and how they are split: positions, summands, carried.
 fn point(positions: &[Shape], summands: usize, carried: usize) -> Vec<Input> {
     let numbers = (0..summands + carried).map(|_| input([N]).fixed());
     let moved = positions
