@@ -1,7 +1,7 @@
 //! The energy networks (SPEC section 5): residual networks without normalisation, low energy for likely images.
 
 use crate::config::{Ebm, EnergyNet};
-use crate::nn::{Conv, Module, Net};
+use crate::nn::{Conv, Mode, Module, Net};
 use crate::ops::activation::Activation;
 use crate::ops::binary::{add, sum_to};
 use crate::ops::conv2d::conv2d_activated;
@@ -78,8 +78,8 @@ pub fn energy(config: &Ebm, net: &Net<'_>, x: Var) -> Var {
     let places = (blocks(config.network).iter().enumerate()).map(|(i, Block(width, down))| {
         (root.sub("blocks").sub(i), width * config.n_channel, *down)
     });
-    // Data-dependent initialisation goes layer by layer.
-    let h = if tape.fused() && !net.data_init {
+    // Data-dependent initialisation goes layer by layer; so does training, whose first Adam step is the sign of gradients near zero.
+    let h = if tape.fused() && !net.data_init && net.mode == Mode::Eval {
         let (w, bias) = stem.weight_normed(tape.shape(x).last(), conv, None);
         let act = Activation::LipSwish;
         let (before, after) = stem.label(|| conv2d_activated(tape, x, w, bias, act, conv.geometry));
