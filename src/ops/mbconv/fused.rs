@@ -1,5 +1,5 @@
-//! Launches of `kernels/mbconv_bf16.cu`, its forward form `mbconv_sm90a.cu`, and `mbconv_up_bf16.cu`: the whole bottleneck in one kernel, its
-//! hidden tensors on the chip.
+//! Launches of `kernels/mbconv_bf16.cu`, its form for compute capability 9.0 `mbconv_sm90a.cu`, and `mbconv_up_bf16.cu`: the whole bottleneck in
+//! one kernel, its hidden tensors on the chip.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,15 +9,16 @@ use crate::program::gpu::{GpuContext, GpuLaunch, Kept, Precision, Tensor};
 use crate::tensor::Shape;
 
 /// As in the kernels: lines of a tile, window, hidden channels of a slice, elements between rows.
-const ROWS: usize = 8;
-const COLUMNS: usize = 16;
+pub(super) const ROWS: usize = 8;
+pub(super) const COLUMNS: usize = 16;
 pub(super) const TILE: usize = ROWS * COLUMNS;
 pub(super) const WINDOW: usize = 5;
-const HALO: usize = WINDOW / 2;
-/// Pixels of a tile with all that its windows reach.
-pub(super) const PADDED: usize = (ROWS + 2 * HALO) * (COLUMNS + 2 * HALO);
-pub(super) const SLICE: usize = 32;
-pub(super) const PAD: usize = 8;
+pub(super) const HALO: usize = WINDOW / 2;
+/// Lines and pixels of a tile with all that its windows reach.
+pub(super) const PADDED_ROWS: usize = ROWS + 2 * HALO;
+const PADDED: usize = PADDED_ROWS * (COLUMNS + 2 * HALO);
+const SLICE: usize = 32;
+const PAD: usize = 8;
 /// Columns of the sums that the kernels are compiled for.
 const WIDTHS: [usize; 3] = [64, 128, 256];
 /// As in the kernels that double the resolution: lines of `x` in a tile, columns of the skip's sums, and the taps of the window as the
@@ -85,11 +86,12 @@ pub(in crate::ops) struct Fused {
     shared: usize,
     /// Numbers that a gate and its gradient can have.
     gate: usize,
-    /// What the forward kernel can keep for the gradient: tensors `[n, h, w, hidden]` in bf16, elements of f32 of one and how many.
+    /// What the forward kernel can keep for the gradient: tensors `[n, h, w, hidden]` in bf16, or planes `[n, hidden, h, w]` for compute
+    /// capability 9.0, elements of f32 of one and how many.
     hidden: usize,
     kept: usize,
-    /// Forward on compute capability 9.0: rows that a block has in shared memory, and its bytes.
-    sm_90a: Option<(usize, usize)>,
+    /// Whether the kernels are those of compute capability 9.0: in both directions or neither.
+    sm_90a: bool,
 }
 
 /// Whether the kernels can take such channels at all; their weights are then packed in bf16 as well.
@@ -119,7 +121,7 @@ impl Form {
     /// At one resolution.
     fn same(c: &Channels, [h, w]: [usize; 2], direction: Direction) -> Option<Self> {
         // Warps make two m-tiles each.
-        let near = near_pixels([h, w]).next_multiple_of(32);
+        let near = (widest(h, ROWS, HALO) * widest(w, COLUMNS, HALO)).next_multiple_of(32);
         let stride = SLICE + PAD;
         let sums = match direction {
             Direction::Fprop => c.co,
@@ -185,14 +187,9 @@ impl Form {
 }
 
 /// The most lines that any tile of an image has with its neighbourhood of `distance`, which ends where the image ends.
-fn widest(extent: usize, tile: usize, distance: usize) -> usize {
+pub(super) fn widest(extent: usize, tile: usize, distance: usize) -> usize {
     let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
     (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
-}
-
-/// The most pixels that any tile has with all that its windows reach, at one resolution.
-fn near_pixels([h, w]: [usize; 2]) -> usize {
-    widest(h, ROWS, HALO) * widest(w, COLUMNS, HALO)
 }
 
 /// The launch of the gradient, where there is one and the forward kernel kept what it reads.
@@ -215,12 +212,22 @@ impl Fused {
             true => Form::up(&c, [h, w], direction)?,
         };
         let (rows, columns) = (form.rows, form.columns);
-        let window = form.window * SLICE * size_of::<f32>();
-        let shared = window + form.elements * size_of::<u16>();
+        let sm_90a = cx.sm_90a.then(|| sm90a::form(&c, [h, w], cx.shared));
+        let (near, shared, hidden, gate) = match sm_90a.flatten() {
+            Some(form) => {
+                let hidden = x[0] * c.hidden * form.plane;
+                (form.near, form.shared, hidden, sm90a::GATE)
+            }
+            None => {
+                let window = form.window * SLICE * size_of::<f32>();
+                let shared = window + form.elements * size_of::<u16>();
+                let gate = form.gate * (SLICE + PAD) * size_of::<u16>() / size_of::<f32>();
+                (form.near, shared, x.rows() * c.hidden, gate)
+            }
+        };
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
         let tiles = h.div_ceil(rows) * w.div_ceil(columns);
         // The kernels count what is kept in 32 bits.
-        let hidden = x.rows() * c.hidden;
         let fits = shared <= cx.shared && i32::try_from(hidden).is_ok();
         fits.then(|| Fused {
             cell: Cell {
@@ -231,7 +238,7 @@ impl Fused {
                 hidden: int(c.hidden),
                 rows: int(rows),
                 columns: int(columns),
-                near_room: int(form.near),
+                near_room: int(near),
                 far_room: int(form.far),
                 alpha: 0.0,
                 units: 0,
@@ -242,12 +249,10 @@ impl Fused {
             tiles,
             blocks: x[0] * tiles,
             shared,
-            gate: form.gate * (SLICE + PAD) * size_of::<u16>() / size_of::<f32>(),
+            gate,
             hidden: hidden / 2,
             kept: form.kept,
-            sm_90a: (cx.sm_90a && direction == Direction::Fprop)
-                .then(|| sm90a::room(&c, near_pixels([h, w]), cx.shared))
-                .flatten(),
+            sm_90a: sm_90a.flatten().is_some(),
         })
     }
 
@@ -267,13 +272,18 @@ impl Fused {
     }
 
     fn begin(&self, name: &str) -> GpuLaunch {
-        let (module, up) = match self.upsample {
-            false => ("mbconv_bf16", ""),
-            true => ("mbconv_up_bf16", "up_"),
+        let (module, name) = match (self.sm_90a, self.upsample) {
+            (true, _) => ("mbconv_sm90a", format!("mbconv_{name}_sm90a")),
+            (false, false) => ("mbconv_bf16", format!("mbconv_{name}_bf16")),
+            (false, true) => ("mbconv_up_bf16", format!("mbconv_up_{name}_bf16")),
         };
-        GpuLaunch::new(module, format!("mbconv_{up}{name}_bf16_n{}", self.width))
+        let launch = GpuLaunch::new(module, format!("{name}_n{}", self.width))
             .blocks(self.blocks)
-            .shared(self.shared)
+            .shared(self.shared);
+        match self.sm_90a {
+            true => launch.block(sm90a::THREADS),
+            false => launch,
+        }
     }
 
     /// `y` from `x` and the weights in `packed`, and what is made beside it.
@@ -286,27 +296,26 @@ impl Fused {
         beside: Beside,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        let window = self.window(&at);
-        let plain = [at.w1_bf16, at.b1, window, at.b_dw, at.w2_bf16, at.b2];
-        let (launch, weights, cell) = match self.sm_90a {
-            None => (self.begin("fprop"), &plain[..], self.cell),
-            Some((rows, shared)) => (
-                sm90a::begin(&op.channels, self.blocks, shared),
-                &[at.slices, at.b2][..],
-                Cell {
-                    near_room: i32::try_from(rows).expect("rows fit 31 bits"),
-                    ..self.cell
-                },
-            ),
+        let all = [
+            at.w1_bf16,
+            at.b1,
+            self.window(&at),
+            at.b_dw,
+            at.w2_bf16,
+            at.b2,
+        ];
+        let weights = match self.sm_90a {
+            true => &[at.slices, at.b2][..],
+            false => &all,
         };
-        let launch = launch.address(x.0, x.1);
+        let launch = self.begin("fprop").address(x.0, x.1);
         let launch = (weights.iter()).fold(launch, |l, at| l.address(packed, *at));
         let [v, skip] = [0, 1].map(|i| beside.skip.map(|skip| skip[i]));
         let launch = match self.upsample {
             false => launch.address(y.0, y.1),
             true => optional(optional(launch, v).address(y.0, y.1), skip),
         };
-        optional(self.keeping(launch), beside.partial).value(cell)
+        optional(self.keeping(launch), beside.partial).value(self.cell)
     }
 
     /// With the addresses of what is kept.
@@ -332,14 +341,18 @@ impl Fused {
         let at = super::cuda::Layout::new(&op.channels);
         // What stands before the second swish is kept, or made again of the window and its bias.
         let bias = self.upsample.then_some(at.b_dw);
-        let weights = ([at.w1_bf16, self.window(&at)].into_iter())
+        let all = ([at.w1_bf16, self.window(&at)].into_iter())
             .chain(bias)
             .chain([at.w2_bf16]);
+        let weights = match self.sm_90a {
+            true => vec![at.slices],
+            false => all.collect(),
+        };
         let operands = |launch: GpuLaunch, operands: &[Operand]| {
             (operands.iter()).fold(launch, |l, (tensor, at)| l.address(*tensor, *at))
         };
         let launch = self.keeping(operands(self.begin("dgrad"), &[dy]));
-        let launch = weights.fold(launch, |l, at| l.address(packed, at));
+        let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
         let launch = if self.upsample {
             optional(launch, v)
         } else {
