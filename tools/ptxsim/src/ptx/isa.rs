@@ -2,7 +2,7 @@
 //! pool, labels are instruction indices, and every modifier is checked.
 
 pub(crate) use super::code::{CallSite, Code, Inst, Meta, Move, Routine, SharedVar, Special};
-pub(crate) use super::hopper::{Factor, Hopper, Wgmma};
+pub(crate) use super::hopper::{BulkLoad, Factor, Hopper, Wgmma};
 pub(crate) use super::modes::{
     ApproxFn, AtomFn, Bool, Carry, Cmp, CountFn, FloatFn, IntFn, MmaTy, Round, ShflMode, Space,
     TestKind, VoteMode,
