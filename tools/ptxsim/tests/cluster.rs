@@ -102,7 +102,7 @@ fn atomics_reach_the_first_blocks_memory() {
 fn global_memory_is_handed_over_by_the_clusters_barrier() {
     let x = Numbers(4).units(256);
     let want: Vec<f32> = (0..256)
-        .map(|i| x[(i / 64 ^ 1) * 64 + 63 - i % 64])
+        .map(|i| x[((i / 64) ^ 1) * 64 + 63 - i % 64])
         .collect();
     for shuffle in schedules() {
         let bench = Bench::new("cluster");
