@@ -1,8 +1,8 @@
 // kernelc: compute_90a
 // The inverted bottleneck of mbconv_bf16.cu for compute capability 9.0: the same tile, the same results but for roundings of the taps.
 //
-//   mbconv_fprop_sm90a_n<N>(x, slices, b2, y, kept, kept_mixed, partial, cell)                             N = 64, 128 or 256 is ci and co
-//   mbconv_dgrad_sm90a_n<N>(dy, kept, kept_mixed, slices, dx, partial, v0, v2, s, g, cell)
+//   mbconv_fprop_sm90a_n<N>(x, slices, b2, y, kept, kept_mixed, partial, cell, blocks)                     N = 64, 128 or 256 is ci and co
+//   mbconv_dgrad_sm90a_n<N>(dy, kept, kept_mixed, slices, dx, partial, v0, v2, s, g, cell, blocks)
 //   mbconv_pack_sm90a(w1, b1, dw, b_dw, w2, slices, ci, co, hidden)               one thread for 4 bytes of `slices`
 //
 // The 1x1 products are wgmma, the window is mma.sync. A slice is 64 hidden channels; `slices` holds of each all weights in the layout of shared
@@ -74,6 +74,11 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
     const bool whole = tile.x + lane % 2 * 8 < pitch, line_exists = whole && tile.y + lane % 16 / 2 < c.h;
     int line_at = ((tile.image * c.hidden + channels + lane / 2) * c.h + tile.y + top) * pitch + tile.x + lane % 2 * 8;
     int pair_at = ((tile.image * c.hidden + warp * OWN + lane / 16) * c.h + tile.y + lane % 16 / 2) * pitch + tile.x + lane % 2 * 8;
+    // The lane's word of the pixels beside the tile: before it or behind it.
+    const int side_line = lane % 4 / 2, side = lane % 2 ? COLUMNS : -HALO;
+    const unsigned side_inside = near.inside(side);
+    unsigned char *const to_side = room.planes + channel * PLANE + (top + HALO + side_line) * PLANE_LINE + 2 * COLUMNS + lane % 2 * 4;
+    int side_at = ((tile.image * c.hidden + channel) * c.h + tile.y + top + side_line) * pitch + tile.x + side;
     // Piece `which` of slice i, or of the next one: the lines of the warpgroup, then pairs of channels.
     const auto ask = [&](int i, int which) {
         const int count = Pixels::LINES + OWN / 2, next = which / count * HIDDEN * plane;
@@ -118,6 +123,8 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
     wgmma_wait<0>();
     expanded_is_there();
     for (int i = 0; i <= last; ++i) {
+        // Addresses are made where they stand: kept from round to round they would take the registers of the sums.
+        asm volatile("" : "+r"(line_at), "+r"(pair_at), "+r"(side_at));
         mbarrier_wait(&barriers.full[WINDOW], i & 1);
         pair_up<FORWARD>(room.own_pairs(), *room.taps);
         const float bias[2] = {room.taps->expanded[channel], room.taps->expanded[channel + 8]};
@@ -144,8 +151,7 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
 #pragma unroll
         for (int s = 0; s < Pixels::SIDES; ++s) {
             // Two lines of the pixels before and behind the tile.
-            const int y = top + 2 * s + lane % 4 / 2, beside = lane % 2, x = beside ? COLUMNS : -HALO;
-            const unsigned own = near.has(y) ? near.inside(x) : 0;
+            const unsigned own = near.has(top + side_line + 2 * s) ? side_inside : 0;
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
                 float *sum = e + 4 * (2 * Pixels::LINES + s) + m * 2;
@@ -154,10 +160,9 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
                     sum[0] += bias[m], sum[1] += bias[m];
                     word = through_swish(sum) & own;
                 } else if (own) {
-                    const int of = tile.image * c.hidden + i * HIDDEN + channel + 8 * m, at = (of * c.h + tile.y + y) * pitch + tile.x + x;
-                    word = through_slope(sum, *reinterpret_cast<const unsigned *>(here + at)) & own;
+                    word = through_slope(sum, *reinterpret_cast<const unsigned *>(here + side_at + 8 * m * plane + 2 * s * pitch)) & own;
                 }
-                *reinterpret_cast<unsigned *>(room.planes + (channel + 8 * m) * PLANE + (y + HALO) * PLANE_LINE + 2 * COLUMNS + beside * 4) = word;
+                *reinterpret_cast<unsigned *>(to_side + 8 * m * PLANE + 2 * s * PLANE_LINE) = word;
             }
         }
         leave(&barriers.empty[WINDOW]);
@@ -198,7 +203,7 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
                 wgmma<1, !FORWARD>(sums, a + k * LINE / 16, b + (FORWARD ? k * 2 : k * LINE) / 16, false);
             wgmma_commit();
         }
-        line_at += HIDDEN * plane, pair_at += HIDDEN * plane;
+        line_at += HIDDEN * plane, pair_at += HIDDEN * plane, side_at += HIDDEN * plane;
         // All but this product.
         wgmma_wait<1>();
         expanded_is_there();
@@ -238,7 +243,7 @@ __device__ inline void write(const float (&d)[N / 2], int group, const Near<WIDE
             if ((lane & ~2) == 0) *reinterpret_cast<float4 *>(scratch + warp * N + to) = four;
         }
     }
-    if (!partial) return;
+    if (!partial || !near.exists()) return;
     barrier_of(COMPUTE, THREADS);
     for (int i = threadIdx.x; i < 2 * N; i += THREADS) {
         const int half = i / N, channel = i % N;
@@ -254,30 +259,36 @@ __device__ inline void run(const Room<N, WIDE> &room, const Near<WIDE> &near, co
     if (threadIdx.x == 0) {
         for (int i = 0; i < PARTS; ++i) {
             mbarrier_init(&room.barriers->full[i], 1);
-            mbarrier_init(&room.barriers->empty[i], WARPS);
+            mbarrier_init(&room.barriers->empty[i], CLUSTER * WARPS);
         }
         mbarrier_show();
     }
     proxy_fence();
-    __syncthreads();
+    // The mbarriers of all are there.
+    cluster_arrive();
+    cluster_wait();
     const int group = warpgroup();
     if (group == WARPS / 4) {
         registers_give<24>();
         if (threadIdx.x == THREADS) produce<N, WIDE, FORWARD>(room, slices, near.c);
+        __syncwarp();
     } else {
         registers_take<240>();
         float sums[N / 2];
         compute<N, WIDE, FORWARD>(room, group, near, kept, kept_mixed, sums);
         finish(sums, group);
     }
+    // None ends while another can reach its shared memory.
+    cluster_arrive();
+    cluster_wait();
 }
 
 template <int N, bool WIDE>
 __device__ inline void fprop(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept, bf16 *kept_mixed, float *partial,
-                             const Cell &c) {
+                             const Cell &c, unsigned blocks) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Room<N, WIDE> room(shared);
-    const Near<WIDE> near(c);
+    const Near<WIDE> near(c, blocks);
     bring_near(room, near, x);
     run<N, WIDE, true>(room, near, slices, kept, kept_mixed, [&](const float(&sums)[N / 2], int group) {
         write<N>(sums, group, near, y, b2, nullptr, partial, reinterpret_cast<float *>(room.planes));
@@ -286,10 +297,10 @@ __device__ inline void fprop(const float *x, const unsigned char *slices, const 
 
 template <int N, bool WIDE>
 __device__ inline void dgrad(const float *dy, const bf16 *kept, const bf16 *kept_mixed, const unsigned char *slices, float *dx,
-                             const SqueezeExcite &excite, const Cell &c) {
+                             const SqueezeExcite &excite, const Cell &c, unsigned blocks) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Room<N, WIDE> room(shared);
-    const Near<WIDE> near(c);
+    const Near<WIDE> near(c, blocks);
     const Tile &tile = near.tile;
     if (excite.partial) {
         // Nothing lies in the planes yet.
@@ -310,17 +321,17 @@ __device__ inline void dgrad(const float *dy, const bf16 *kept, const bf16 *kept
 }
 
 // Images of up to 16 columns, whose tiles have no columns beside them, and all others: the host says it by the room.
-#define MBCONV(N, FORM)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(ALL_THREADS, 1)                                                                     \
-        mbconv_fprop_sm90a_n##N(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept,                  \
-                                bf16 *kept_mixed, float *partial, Cell c) {                                                          \
-        FORM(fprop, N, (x, slices, b2, y, kept, kept_mixed, partial, c))                                                             \
-    }                                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(ALL_THREADS, 1)                                                                     \
-        mbconv_dgrad_sm90a_n##N(const float *dy, const bf16 *kept, const bf16 *kept_mixed, const unsigned char *slices, float *dx,   \
-                                const float *partial, const float *v0, const float *v2, const float *s, const float *g, Cell c) {    \
-        const SqueezeExcite excite = {partial, v0, nullptr, v2, nullptr, s, g};                                                      \
-        FORM(dgrad, N, (dy, kept, kept_mixed, slices, dx, excite, c))                                                                \
+#define MBCONV(N, FORM)                                                                                                                            \
+    extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ALL_THREADS, 1)                                                   \
+        mbconv_fprop_sm90a_n##N(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept,                                \
+                                bf16 *kept_mixed, float *partial, Cell c, unsigned blocks) {                                                       \
+        FORM(fprop, N, (x, slices, b2, y, kept, kept_mixed, partial, c, blocks))                                                                   \
+    }                                                                                                                                              \
+    extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ALL_THREADS, 1)                                                   \
+        mbconv_dgrad_sm90a_n##N(const float *dy, const bf16 *kept, const bf16 *kept_mixed, const unsigned char *slices, float *dx,                 \
+                                const float *partial, const float *v0, const float *v2, const float *s, const float *g, Cell c, unsigned blocks) { \
+        const SqueezeExcite excite = {partial, v0, nullptr, v2, nullptr, s, g};                                                                    \
+        FORM(dgrad, N, (dy, kept, kept_mixed, slices, dx, excite, c, blocks))                                                                      \
     }
 #define EITHER(pass, N, arguments)                  \
     if (c.near_room > 2 * Near<false>::PIXELS)      \

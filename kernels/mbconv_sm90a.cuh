@@ -9,6 +9,8 @@
 #define HIDDEN 64
 // Threads of a block: two warpgroups that compute and one that brings the weights; of their 168 registers a thread it leaves most to them.
 #define ALL_THREADS (THREADS + 128)
+// Blocks of a cluster: each reads its part of all weights and sends it to all of them.
+#define CLUSTER 2
 // Named barrier of the warps that compute.
 #define COMPUTE 1
 // Bytes of a line of a plane, of a plane, and of the two halves of a tile's channels.
@@ -35,7 +37,15 @@ struct Near {
     // Of both warpgroups together, from the tile on.
     const int first;
 
-    __device__ explicit Near(const Cell &cell) : c(cell), tile(cell), first(WIDE || tile.y > 0 ? -HALO : 0) {}
+    __device__ Near(const Cell &cell, unsigned blocks) : c(cell), tile(place(cell, blocks)), first(WIDE || tile.y > 0 ? -HALO : 0) {}
+    // A block beyond the last, which is there to fill a cluster, lies below the first image.
+    static __device__ Tile place(const Cell &c, unsigned blocks) {
+        Tile tile(c);
+        tile.images = min(tile.images, int(blocks));
+        if (blockIdx.x >= blocks) tile.image = 0, tile.y = c.h + HALO;
+        return tile;
+    }
+    __device__ bool exists() const { return tile.y < c.h; }
     __device__ bool has(int y) const { return tile.y + y >= 0 && tile.y + y < c.h; }
     // The row of pixel i of both warpgroups in the image's tensor, -1 beyond the image.
     __device__ int row(int i) const {
@@ -244,10 +254,10 @@ struct Room {
     __device__ Pairs *own_pairs() const { return pairs + threadIdx.x / 32 * OWN; }
 };
 
-// One lane of each of the warps that compute says that they are done with a part.
+// Each of the warps that compute says to all blocks that write there that it is done with a part.
 __device__ inline void leave(Mbarrier *empty) {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+    if (threadIdx.x % 32 < CLUSTER) mbarrier_arrive_in(empty, threadIdx.x % 32);
 }
 
 // What the thread does that brings the weights: w1 is first forward, w2 in the gradient.
@@ -257,10 +267,11 @@ __device__ inline void produce(const Room<N, WIDE> &room, const unsigned char *s
     const auto bring = [&](Part part, int i) {
         const int from = part == WINDOW ? weights : (part == FIRST) == FORWARD ? 0 : weights + window;
         const int bytes = part == WINDOW ? window : weights;
-        void *to = part == WINDOW ? static_cast<void *>(room.taps) : room.weights + (part == SECOND ? weights : 0);
-        mbarrier_wait(&room.barriers->empty[part], i & 1 ^ 1);
+        unsigned char *to = part == WINDOW ? reinterpret_cast<unsigned char *>(room.taps) : room.weights + (part == SECOND ? weights : 0);
+        mbarrier_wait_for_cluster(&room.barriers->empty[part], i & 1 ^ 1);
         mbarrier_expect(&room.barriers->full[part], bytes);
-        copy_bulk(to, slices + i * slice + from, bytes, &room.barriers->full[part]);
+        const int share = bytes / CLUSTER, own = cluster_rank() * share;
+        copy_bulk(to + own, slices + i * slice + from + own, share, &room.barriers->full[part], (1 << CLUSTER) - 1);
     };
     // In the order in which their places become free.
     const int count = c.hidden / HIDDEN;
@@ -276,6 +287,7 @@ template <int N, bool WIDE>
 __device__ inline void bring_near(const Room<N, WIDE> &room, const Near<WIDE> &near, const float *__restrict__ data, const float *factor = nullptr,
                                   const float *mean = nullptr) {
     const int pixels = 2 * Near<WIDE>::PIXELS;
+#pragma unroll 4
     for (int i = threadIdx.x; i < pixels * (N / 4); i += ALL_THREADS) {
         const int pixel = i / (N / 4), j = i % (N / 4) * 4, row = near.row(pixel);
         uint2 packed = {};

@@ -1,4 +1,4 @@
-// What compute capability 9.0 has beyond 8.0: mbarriers, bulk copies into shared memory, and products of a warpgroup (wgmma).
+// What compute capability 9.0 has beyond 8.0: mbarriers, bulk copies into shared memory, clusters of blocks, and products of a warpgroup (wgmma).
 //
 // A factor of a product lies in shared memory in lines of 128 bytes, and a product takes 16 steps of k. Either a line is a row (or a column of the
 // right factor) with 64 steps of k, of which a product takes 32 bytes; or it is a step of k with 64 rows (columns), and a product takes 16 lines.
@@ -36,10 +36,37 @@ __device__ inline void mbarrier_wait(Mbarrier *barrier, unsigned parity) {
                  : "memory");
 }
 
-// Begins to copy into shared memory; the mbarrier counts the bytes. All addresses and sizes are multiples of 16.
-__device__ inline void copy_bulk(void *to, const void *from, unsigned bytes, Mbarrier *barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
-                 "l"(from), "r"(bytes), "r"(shared_address(barrier))
+// The number of this block in its cluster.
+__device__ inline unsigned cluster_rank() {
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// A barrier of all threads of a cluster: what was written in shared memory before it arrived is seen by those that have waited.
+__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+// Arrives at what is this mbarrier in the block of that number, and waits for a phase at which other blocks arrive.
+__device__ inline void mbarrier_arrive_in(Mbarrier *barrier, unsigned rank) {
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+                 "r"(rank)
+                 : "memory");
+}
+__device__ inline void mbarrier_wait_for_cluster(Mbarrier *barrier, unsigned parity) {
+    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}" ::"r"(
+                     shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+// Begins to copy to this place of shared memory in all blocks of the cluster that `ranks` has bits of; the same mbarrier in each counts the bytes.
+// All addresses and sizes are multiples of 16.
+__device__ inline void copy_bulk(void *to, const void *from, unsigned bytes, Mbarrier *barrier, unsigned short ranks) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"(ranks)
                  : "memory");
 }
 

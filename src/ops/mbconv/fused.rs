@@ -277,11 +277,18 @@ impl Fused {
             (false, false) => ("mbconv_bf16", format!("mbconv_{name}_bf16")),
             (false, true) => ("mbconv_up_bf16", format!("mbconv_up_{name}_bf16")),
         };
-        let launch = GpuLaunch::new(module, format!("{name}_n{}", self.width))
-            .blocks(self.blocks)
-            .shared(self.shared);
+        let launch = GpuLaunch::new(module, format!("{name}_n{}", self.width)).shared(self.shared);
         match self.sm_90a {
-            true => launch.block(sm90a::THREADS),
+            true => sm90a::whole_clusters(launch, self.blocks),
+            false => launch.blocks(self.blocks),
+        }
+    }
+
+    /// With the last arguments: the cell, and where clusters may be filled up how many blocks there are.
+    fn end(&self, launch: GpuLaunch, cell: Cell) -> GpuLaunch {
+        let launch = launch.value(cell);
+        match self.sm_90a {
+            true => launch.count(self.blocks),
             false => launch,
         }
     }
@@ -315,7 +322,8 @@ impl Fused {
             false => launch.address(y.0, y.1),
             true => optional(optional(launch, v).address(y.0, y.1), skip),
         };
-        optional(self.keeping(launch), beside.partial).value(self.cell)
+        let launch = optional(self.keeping(launch), beside.partial);
+        self.end(launch, self.cell)
     }
 
     /// With the addresses of what is kept.
@@ -368,9 +376,10 @@ impl Fused {
                     slices: int(a.slices),
                     ..self.cell
                 };
-                operands(launch, &[a.partial, a.w0, a.w2, a.s, a.g]).value(cell)
+                let launch = operands(launch, &[a.partial, a.w0, a.w2, a.s, a.g]);
+                self.end(launch, cell)
             }
-            None => (0..5).fold(launch, |l, _| l.null()).value(self.cell),
+            None => self.end((0..5).fold(launch, |l, _| l.null()), self.cell),
         }
     }
 

@@ -6,8 +6,9 @@ use crate::program::gpu::{GpuLaunch, Tensor};
 
 /// Channels that the kernels are compiled for; as many go out as come in.
 const WIDTHS: [usize; 3] = [64, 128, 256];
-/// As in the kernels: threads of a block, hidden channels of a slice, bytes of a line of a factor.
-pub(super) const THREADS: u32 = 384;
+/// As in the kernels: threads of a block, blocks of a cluster, hidden channels of a slice, bytes of a line of a factor.
+const THREADS: u32 = 384;
+const CLUSTER: usize = 2;
 const HIDDEN: usize = 64;
 const LINE: usize = 128;
 /// Pixels that a block expands, all within the tile's columns or not.
@@ -50,6 +51,11 @@ pub(super) fn pack(c: &Channels, to: usize) -> GpuLaunch {
         .count(c.ci)
         .count(c.co)
         .count(c.hidden)
+}
+
+/// The grid of so many blocks: the last cluster is filled up.
+pub(super) fn whole_clusters(launch: GpuLaunch, blocks: usize) -> GpuLaunch {
+    (launch.blocks(blocks.next_multiple_of(CLUSTER))).block(THREADS)
 }
 
 /// How the kernels lie on an image.
