@@ -49,6 +49,9 @@ pub enum FindingKind {
     WgmmaRegisters,
     /// An instruction of a warpgroup that its four warps do not execute together.
     WarpgroupDivergence,
+    /// Shared memory of another block of the cluster that may not have begun or may have ended; a rank or a mask outside the cluster;
+    /// arrivals and waits at the cluster's barrier that do not alternate.
+    ClusterMisuse,
     /// `trap` was executed.
     Trap,
 }
@@ -77,6 +80,7 @@ impl FindingKind {
             FindingKind::NoProxyFence => "no-proxy-fence",
             FindingKind::WgmmaRegisters => "wgmma-registers",
             FindingKind::WarpgroupDivergence => "warpgroup-divergence",
+            FindingKind::ClusterMisuse => "cluster-misuse",
             FindingKind::Trap => "trap",
         }
     }

@@ -15,7 +15,12 @@ pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
 /// Generic addresses of local memory begin here.
 pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
 /// Size of either window in bytes.
-pub(crate) const WINDOW: u64 = 1 << 24;
+pub(crate) const WINDOW: u64 = 1 << WINDOW_BITS;
+pub(crate) const WINDOW_BITS: u32 = 24;
+/// Blocks that a cluster can have on every chip that has clusters.
+pub(crate) const CLUSTER_BLOCKS: u32 = 8;
+/// Size of the window of shared memory with those of a cluster's blocks behind it.
+pub(crate) const CLUSTER_WINDOW: u64 = WINDOW << 4;
 /// First device address; below lie the windows of shared and local memory, and null.
 const FIRST_ADDRESS: u64 = 0x1000_0000_0000;
 /// Device addresses end here (47 bits, as on the GPUs).

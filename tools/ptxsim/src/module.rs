@@ -80,6 +80,10 @@ pub struct Kernel {
     pub required_ntid: Option<[u32; 3]>,
     /// `.minnctapersm`
     pub min_blocks_per_sm: Option<u32>,
+    /// `.reqnctapercluster`: blocks of a cluster.
+    pub cluster: Option<[u32; 3]>,
+    /// `.explicitcluster`
+    pub explicit_cluster: bool,
     /// 32-bit registers per thread: the most that are live at once plus a few for addresses, rounded up to 8. An
     /// estimate, for when no ptxas figure is at hand.
     pub register_estimate: u32,

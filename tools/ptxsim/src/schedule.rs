@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::finding::Finding;
-use crate::interp::block::{Block, Random, Stop};
+use crate::interp::cluster::{Cluster, Random, Stop};
 use crate::interp::findings::Findings;
 use crate::interp::machine::{Machine, Undo, Worker};
 use crate::interp::registers::Constants;
 use crate::interp::warp::position;
 use crate::launch::{LaunchConfig, LaunchError, LaunchReport, Loaded};
-use crate::memory::{Memory, SHARED_WINDOW, WINDOW};
+use crate::memory::{CLUSTER_BLOCKS, Memory, SHARED_WINDOW, WINDOW};
 use crate::module::Kernel;
 use crate::ptx::isa::{Op, Space};
 
@@ -69,9 +69,11 @@ fn check(kernel: &Kernel, config: &LaunchConfig) -> Result<(), String> {
             config.chip.name
         ));
     }
-    if kernel.code.mbarriers && threads > u64::from(MAX_THREADS - 32) {
+    let blocks = check_cluster(kernel, config)?;
+    let engines = blocks > 1 || kernel.code.mbarriers;
+    if engines && threads.next_multiple_of(32) * blocks > u64::from(MAX_THREADS - 32) {
         return Err(format!(
-            "{threads} threads per block with mbarriers or bulk copies; {} are supported",
+            "{blocks} x {threads} threads that work together by mbarriers, bulk copies or as a cluster; {} are supported",
             MAX_THREADS - 32
         ));
     }
@@ -82,6 +84,30 @@ fn check(kernel: &Kernel, config: &LaunchConfig) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Checks the extents of a cluster; yields how many blocks it has.
+fn check_cluster(kernel: &Kernel, config: &LaunchConfig) -> Result<u64, String> {
+    let Some(cluster) = kernel.cluster else {
+        if kernel.explicit_cluster {
+            return Err("the launch must say how many blocks a cluster has".into());
+        }
+        return Ok(1);
+    };
+    let blocks: u64 = cluster.iter().map(|n| u64::from(*n)).product();
+    if !(1..=u64::from(CLUSTER_BLOCKS)).contains(&blocks) {
+        return Err(format!(
+            "clusters of {blocks} blocks; 1 to {CLUSTER_BLOCKS} are possible"
+        ));
+    }
+    let divides = |axis: usize| config.grid[axis].is_multiple_of(cluster[axis]);
+    if !(0..3).all(divides) {
+        return Err(format!(
+            "grid {:?} is no multiple of the cluster's {cluster:?} blocks",
+            config.grid
+        ));
+    }
+    Ok(blocks)
 }
 
 /// Whether the kernel orders blocks itself: device-wide fences together with atomics or strong accesses.
@@ -104,9 +130,11 @@ fn is_fenced_shared(kernel: &Kernel) -> bool {
     let ops = || kernel.code.insts.iter().map(|inst| &inst.op);
     let waits = |op: &Op| match op {
         Op::Atom { space, d, .. } => {
-            matches!(space, Space::Shared | Space::Generic) && !d.is_none()
+            matches!(space, Space::Shared | Space::Cluster | Space::Generic) && !d.is_none()
         }
-        Op::Ld { space, strong, .. } => *strong && matches!(space, Space::Shared | Space::Generic),
+        Op::Ld { space, strong, .. } => {
+            *strong && matches!(space, Space::Shared | Space::Cluster | Space::Generic)
+        }
         _ => false,
     };
     ops().any(|op| matches!(op, Op::Fence { .. })) && ops().any(waits)
@@ -166,18 +194,18 @@ impl Outcome {
     }
 }
 
-/// The order of blocks: natural, or shuffled by the seed (a full-period affine walk needs no memory).
+/// The order of clusters: natural, or shuffled by the seed (a full-period affine walk needs no memory).
 #[derive(Clone, Copy)]
-struct BlockOrder {
+struct ClusterOrder {
     count: u64,
     factor: u64,
     offset: u64,
 }
 
-impl BlockOrder {
-    fn new(count: u64, shuffle: Option<u64>) -> BlockOrder {
+impl ClusterOrder {
+    fn new(count: u64, shuffle: Option<u64>) -> ClusterOrder {
         let Some(seed) = shuffle else {
-            return BlockOrder {
+            return ClusterOrder {
                 count,
                 factor: 1,
                 offset: 0,
@@ -195,14 +223,14 @@ impl BlockOrder {
         while gcd(factor, count) != 1 {
             factor += 1;
         }
-        BlockOrder {
+        ClusterOrder {
             count,
             factor,
             offset,
         }
     }
 
-    fn block(self, rank: u64) -> u64 {
+    fn cluster(self, rank: u64) -> u64 {
         ((u128::from(rank) * u128::from(self.factor) + u128::from(self.offset))
             % u128::from(self.count)) as u64
     }
@@ -232,14 +260,17 @@ pub(crate) fn run(
         )));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let blocks: u64 = config.grid.iter().map(|n| u64::from(*n)).product();
+    let cluster = kernel.cluster.unwrap_or([1; 3]);
+    let clusters: u64 = (config.grid.iter().zip(cluster))
+        .map(|(blocks, of)| u64::from(blocks / of))
+        .product();
     let wanted = if config.threads == 0 {
         cores
     } else {
         config.threads
     };
     let threads = wanted
-        .min(usize::try_from(blocks).unwrap_or(usize::MAX))
+        .min(usize::try_from(clusters).unwrap_or(usize::MAX))
         .max(1);
     let machine = |serial: bool| Machine {
         code: &kernel.code,
@@ -247,6 +278,8 @@ pub(crate) fn run(
         params: &config.params,
         grid: config.grid,
         block: config.block,
+        cluster,
+        explicit_cluster: kernel.explicit_cluster,
         threads: config.block.iter().product(),
         dynamic_shared: config.dynamic_shared,
         static_shared: kernel.static_shared,
@@ -256,7 +289,7 @@ pub(crate) fn run(
         launch: memory.next_launch(),
         check: config.check,
         serial,
-        fenced: serial && is_fenced(kernel),
+        fenced: serial && (is_fenced(kernel) || cluster != [1; 3]),
         fenced_shared: is_fenced_shared(kernel),
         instruction_limit: config.instruction_limit,
         launch_limit: config.launch_limit,
@@ -265,7 +298,7 @@ pub(crate) fn run(
         abort: AtomicBool::new(false),
         sequence: AtomicU64::new(0),
     };
-    let order = BlockOrder::new(blocks, config.shuffle);
+    let order = ClusterOrder::new(clusters, config.shuffle);
     let mut outcome = None;
     if threads > 1 && !kernel.code.ordered {
         let m = machine(false);
@@ -300,28 +333,27 @@ pub(crate) fn run(
 }
 
 /// Runs blocks on several threads, as if independent.
-fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
+fn parallel(m: &Machine<'_>, order: ClusterOrder, threads: usize) -> Outcome {
     let next = AtomicU64::new(0);
     let work = || {
         let mut worker = Worker::new(m);
-        let mut block = Block::new();
+        let mut cluster = Cluster::new();
         let mut stop = None;
         while !m.abort.load(Relaxed) {
             let rank = next.fetch_add(1, Relaxed);
             if rank >= order.count {
                 break;
             }
-            let linear = order.block(rank);
-            block.reset(m, linear);
+            cluster.reset(m, order.cluster(rank));
             let end = loop {
-                match block.run(&mut worker, BLOCK_TURN) {
+                match cluster.run(&mut worker, BLOCK_TURN) {
                     Ok(false) if !m.abort.load(Relaxed) => {}
                     end => break end,
                 }
             };
             if let Err(why) = end {
                 m.abort.store(true, Relaxed);
-                stop = Some((linear, why));
+                stop = Some((worker.block, why));
             }
         }
         Outcome::of(worker, stop)
@@ -341,44 +373,47 @@ fn parallel(m: &Machine<'_>, order: BlockOrder, threads: usize) -> Outcome {
 
 /// Runs blocks on one thread in a fixed order. A block that takes long gives way to others, so that blocks can wait
 /// for each other.
-fn serial(m: &Machine<'_>, order: BlockOrder) -> Outcome {
+fn serial(m: &Machine<'_>, order: ClusterOrder) -> Outcome {
     let mut worker = Worker::new(m);
     let mut random = m.shuffle.map(|seed| Random::new(seed ^ 0x5eed));
     let resident = (m.sms as usize * 32).min(4096);
     let mut next = 0;
-    let mut active: VecDeque<Block> = VecDeque::new();
-    let mut spare: Vec<Block> = Vec::new();
+    let mut active: VecDeque<Cluster> = VecDeque::new();
+    let mut spare: Vec<Cluster> = Vec::new();
     loop {
         let room = if random.is_some() { INTERLEAVED } else { 1 };
         while next < order.count && active.len() < room {
-            let mut block = spare.pop().unwrap_or_else(Block::new);
-            block.reset(m, order.block(next));
-            active.push_back(block);
+            let mut cluster = spare.pop().unwrap_or_else(Cluster::new);
+            cluster.reset(m, order.cluster(next));
+            active.push_back(cluster);
             next += 1;
         }
         if let Some(random) = &mut random {
             let turns = random.below(active.len().max(1) as u64) as usize;
             active.rotate_left(turns);
         }
-        let Some(mut block) = active.pop_front() else {
+        let Some(mut cluster) = active.pop_front() else {
             return Outcome::of(worker, None);
         };
         let budget = random
             .as_mut()
             .map_or(BLOCK_TURN, |random| 1 + random.below(20_000));
-        match block.run(&mut worker, budget) {
-            Ok(true) => spare.push(block),
+        match cluster.run(&mut worker, budget) {
+            Ok(true) => spare.push(cluster),
             Ok(false) => {
-                active.push_back(block);
+                active.push_back(cluster);
                 // The block may wait for one that has not begun.
                 if next < order.count && active.len() < resident && m.code.ordered {
-                    let mut block = spare.pop().unwrap_or_else(Block::new);
-                    block.reset(m, order.block(next));
-                    active.push_front(block);
+                    let mut cluster = spare.pop().unwrap_or_else(Cluster::new);
+                    cluster.reset(m, order.cluster(next));
+                    active.push_front(cluster);
                     next += 1;
                 }
             }
-            Err(stop) => return Outcome::of(worker, Some((block.linear, stop))),
+            Err(stop) => {
+                let block = worker.block;
+                return Outcome::of(worker, Some((block, stop)));
+            }
         }
     }
 }

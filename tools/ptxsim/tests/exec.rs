@@ -190,7 +190,7 @@ fn everything_can_be_refused() {
             "{scenario} without --fail"
         );
     }
-    passes(&[], "clusters");
+    passes(&[], "undeclared-clusters");
     passes(&["--instruction-limit", "20"], "endless");
 }
 

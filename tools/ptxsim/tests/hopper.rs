@@ -340,10 +340,6 @@ fn what_the_simulator_does_not_know_is_refused_by_line() {
             "",
         ),
         (
-            "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];",
-            "clusters are not supported",
-        ),
-        (
             "cp.async.mbarrier.arrive.shared::cta.b64 [%r1];",
             "not supported",
         ),

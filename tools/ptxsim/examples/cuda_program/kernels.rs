@@ -4,12 +4,13 @@ use std::{ffi::c_void, ptr, sync::Arc};
 
 use cudarc::driver::{CudaContext, DriverError, LaunchConfig, PushKernelArg, sys};
 
-use crate::{Outcome, ensure, module};
+use crate::{Outcome, ensure, errors::expect, module};
 
 /// The committed PTX by file name.
 pub fn ptx(name: &str) -> &'static str {
     match name {
         "gemm_f32" => include_str!("../../tests/kernels/ptx/gemm_f32.ptx"),
+        "cluster" => include_str!("../../tests/kernels/ptx/cluster.ptx"),
         "gemm_bf16" => include_str!("../../tests/kernels/ptx/gemm_bf16.ptx"),
         "gemm_tf32" => include_str!("../../tests/kernels/ptx/gemm_tf32.ptx"),
         "reduce" => include_str!("../../tests/kernels/ptx/reduce.ptx"),
@@ -69,6 +70,40 @@ pub fn launches(context: &Arc<CudaContext>) -> Outcome {
         }?;
         ensure!(stream.clone_dtoh(&c)? == want, "{name} gave other numbers");
     }
+    Ok(())
+}
+
+/// A kernel whose blocks work in clusters of four, where the GPU has clusters (compute capability 9.0).
+pub fn clusters(context: &Arc<CudaContext>) -> Outcome {
+    use sys::{CUdevice_attribute as Device, CUfunction_attribute_enum as Function};
+    let (major, minor) = context.compute_capability()?;
+    let has = context.attribute(Device::CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH)?;
+    ensure!((has != 0) == (major >= 9), "CLUSTER_LAUNCH is {has}");
+    if (major, minor) != (9, 0) {
+        return Ok(());
+    }
+    let stream = context.new_stream()?;
+    let function = module(context, "cluster")?.load_function("row_sums")?;
+    let width = Function::CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH;
+    let width = function.get_attribute(width)?;
+    ensure!(width == 4, "REQUIRED_CLUSTER_WIDTH is {width}");
+    let x = stream.clone_htod(&[1.0_f32; 512])?;
+    let mut y = stream.alloc_zeros::<f32>(512)?;
+    let mut launch = |grid: u32| {
+        // SAFETY: the arguments are those of the kernel's signature; a block has 64 elements.
+        let launched = unsafe {
+            (stream.launch_builder(&function).arg(&x).arg(&mut y)).launch(geometry(grid, 64))
+        };
+        launched.map(|_| ())
+    };
+    launch(8)?;
+    let refused = sys::CUresult::CUDA_ERROR_INVALID_CLUSTER_SIZE;
+    expect(launch(6), refused, "a grid that clusters do not divide")?;
+    let want = (0..512).map(|i| if matches!(i % 256, 0 | 255) { 2.0 } else { 3.0 });
+    ensure!(
+        stream.clone_dtoh(&y)? == want.collect::<Vec<f32>>(),
+        "blocks of a cluster that read each other's memory gave other numbers"
+    );
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 /// What works on any GPU, in the order it is run.
-const STEPS: [(&str, Step); 15] = [
+const STEPS: [(&str, Step); 16] = [
     ("device", memory::device),
     ("copies", memory::copies),
     ("pinned-memory", memory::pinned),
@@ -70,6 +70,7 @@ const STEPS: [(&str, Step); 15] = [
     ("launches", kernels::launches),
     ("raw-launches", kernels::raw_launches),
     ("attributes", kernels::attributes),
+    ("clusters", kernels::clusters),
     ("variables", kernels::variables),
     ("events", kernels::events),
     ("threads", kernels::threads),
@@ -100,7 +101,7 @@ fn run(scenario: &str) -> Outcome {
             Ok(())
         }
         "missing-wait" => memory::missing_wait(),
-        "clusters" => refusals::clusters(),
+        "undeclared-clusters" => refusals::clusters(),
         "no-device" => refusals::no_device(),
         "old-driver" => refusals::old_driver(),
         "ptx-rejected" => refusals::ptx_rejected(),

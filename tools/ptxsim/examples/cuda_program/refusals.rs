@@ -186,7 +186,7 @@ pub fn endless() -> Outcome {
     Ok(())
 }
 
-/// A launch in clusters, which the stand-in refuses whatever it is told.
+/// A launch in clusters that the kernel does not declare, which the stand-in refuses whatever it is told.
 pub fn clusters() -> Outcome {
     let context = CudaContext::new(0)?;
     let sum = Sum::new(&context)?;

@@ -10,6 +10,8 @@ pub const MAX_THREADS: u32 = 1024;
 pub const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
 /// Threads a block may have in each direction.
 pub const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
+/// Blocks that a cluster may have on every chip that has clusters.
+pub const MAX_CLUSTER: u32 = 8;
 /// Attributes that a CUDA 12 driver answers.
 const KNOWN: std::ops::RangeInclusive<c_int> = 1..=134;
 
@@ -62,7 +64,9 @@ pub fn device(chip: &Chip, attribute: c_int) -> Option<c_int> {
         106 => int(chip.blocks_per_sm.into()),
         111 => int(chip.shared_reserved_per_block.into()),
         115 => 1,
-        // Textures, managed and mapped memory, clusters and the rest: not simulated.
+        // CLUSTER_LAUNCH
+        120 => int(u64::from(major >= 9)),
+        // Textures, managed and mapped memory and the rest: not simulated.
         _ if KNOWN.contains(&attribute) => 0,
         _ => return None,
     })
@@ -104,8 +108,14 @@ impl FunctionFacts<'_> {
             8 => self.max_dynamic_shared,
             // PREFERRED_SHARED_MEMORY_CARVEOUT: the default
             9 => return Some(-1),
-            // clusters
-            10..=15 => 0,
+            // CLUSTER_SIZE_MUST_BE_SET, REQUIRED_CLUSTER_WIDTH, _HEIGHT, _DEPTH
+            10 => u32::from(self.kernel.explicit_cluster),
+            11..=13 => self
+                .kernel
+                .cluster
+                .map_or(0, |c| c[attribute as usize - 11]),
+            // NON_PORTABLE_CLUSTER_SIZE_ALLOWED, CLUSTER_SCHEDULING_POLICY_PREFERENCE
+            14 | 15 => 0,
             _ => return None,
         };
         c_int::try_from(value).ok()

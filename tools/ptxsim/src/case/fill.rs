@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Value;
 
 use super::{Buffer, CaseError, Dtype, Fill, npy};
-use crate::interp::block::Random;
+use crate::interp::cluster::Random;
 
 /// A number of a list, as the bits of a dtype.
 pub(crate) fn encode(value: &Value, dtype: Dtype) -> Option<Vec<u8>> {

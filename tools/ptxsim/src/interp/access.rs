@@ -1,14 +1,15 @@
 //! Loads and stores in every state space.
 
-use super::block::Common;
+use super::cluster::Common;
 use super::global::GlobalAccess;
 use super::machine::{Site, Worker};
+use super::peers::shown;
 use super::race::{ENGINE, HazardKind};
 use super::registers::{Lanes64, lanes};
-use super::shared::{SharedFault, place};
+use super::shared::{SharedFault, describe};
 use super::warp::Warp;
 use crate::finding::{Access, FindingKind};
-use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
+use crate::memory::{CLUSTER_WINDOW, LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::ptx::isa::{Addr, Reg, Space};
 
 /// A load or store as decoded.
@@ -33,16 +34,17 @@ impl Transfer {
 
 /// Splits a mask by the window that generic addresses fall into, with the addresses within their space.
 fn split_generic(addresses: &Lanes64, mask: u32) -> [(Space, u32, Lanes64); 3] {
-    let window = |from: u64| {
+    let window = |from: u64, size: u64| {
         lanes(mask)
-            .filter(|lane| (from..from + WINDOW).contains(&addresses[*lane]))
+            .filter(|lane| (from..from + size).contains(&addresses[*lane]))
             .fold(0, |m, lane| m | 1 << lane)
     };
-    let (shared, local) = (window(SHARED_WINDOW), window(LOCAL_WINDOW));
+    let shared = window(SHARED_WINDOW, CLUSTER_WINDOW);
+    let local = window(LOCAL_WINDOW, WINDOW);
     [
         (Space::Global, mask & !shared & !local, *addresses),
         (
-            Space::Shared,
+            Space::Cluster,
             shared,
             addresses.map(|a| a.wrapping_sub(SHARED_WINDOW)),
         ),
@@ -117,17 +119,17 @@ impl Worker<'_> {
         bytes: u32,
         access: Access,
     ) {
-        let code = self.m.code;
+        let (code, cta) = (self.m.code, self.cta);
         self.report_access(
             warp.site(lane),
             FindingKind::OutOfBounds,
             access,
-            address,
+            shown(address),
             || {
                 let word = format!("{access:?}").to_lowercase();
                 (
                     format!("{bytes}-byte {word} outside every shared variable"),
-                    Some(place(code, address)),
+                    Some(describe(code, cta, address)),
                 )
             },
         );
@@ -153,7 +155,6 @@ impl Worker<'_> {
         access: Access,
         fault: SharedFault,
     ) {
-        let code = self.m.code;
         let (kind, message) = match fault {
             SharedFault::Unwritten => (
                 FindingKind::UnwrittenShared,
@@ -172,7 +173,8 @@ impl Worker<'_> {
             SharedFault::NoProxyFence(writer) => (
                 FindingKind::NoProxyFence,
                 format!(
-                    "wgmma or a bulk copy reads what warp {writer} wrote with no fence.proxy.async after"
+                    "wgmma or a bulk copy reads what {} wrote with no fence.proxy.async after",
+                    self.warp_name(writer)
                 ),
             ),
             SharedFault::Race(hazard) => {
@@ -201,13 +203,15 @@ impl Worker<'_> {
                 } else if hazard.in_warp {
                     format!("another lane of this warp {did} with no __syncwarp between")
                 } else {
-                    format!("warp {} {did} with no barrier between", hazard.other)
+                    let warp = self.warp_name(hazard.other);
+                    format!("{warp} {did} with no barrier between")
                 };
                 (kind, format!("shared memory race: {what} {who}"))
             }
         };
-        self.report_access(site, kind, access, address, || {
-            (message, Some(place(code, address)))
+        let (code, cta) = (self.m.code, self.cta);
+        self.report_access(site, kind, access, shown(address), || {
+            (message, Some(describe(code, cta, address)))
         });
     }
 
@@ -273,15 +277,15 @@ impl Worker<'_> {
         let total = t.total();
         let mut ok = mask;
         match t.space {
-            Space::Shared => {
+            Space::Shared | Space::Cluster => {
                 self.count_shared(addresses, mask, total);
                 for lane in lanes(mask) {
                     let address = addresses[lane];
                     if self.misaligned(warp, lane, address, total, Access::Read) {
                         continue;
                     }
-                    if !common.shared.exists(address, total) {
-                        self.shared_out_of_bounds(warp, lane, address, total, Access::Read);
+                    let address = warp.shared(address, t.space == Space::Cluster);
+                    if !self.has_shared(common, warp, lane, address, total, Access::Read) {
                         continue;
                     }
                     let part = t.bytes.min(4);
@@ -303,7 +307,7 @@ impl Worker<'_> {
                                 if t.strong
                                     && let Some(clock) = &mut common.order.shared
                                 {
-                                    clock.take_up(warp.index, at);
+                                    clock.take_up(warp.number, at);
                                 }
                             }
                             at += 4;
@@ -469,7 +473,7 @@ impl Worker<'_> {
     ) {
         let total = t.total();
         match t.space {
-            Space::Shared => self.count_shared(addresses, mask, total),
+            Space::Shared | Space::Cluster => self.count_shared(addresses, mask, total),
             Space::Global => self.count_global(addresses, mask, total, true),
             _ => {}
         }
@@ -482,9 +486,9 @@ impl Worker<'_> {
                 continue;
             }
             match t.space {
-                Space::Shared => {
-                    if !common.shared.exists(address, total) {
-                        self.shared_out_of_bounds(warp, lane, address, total, Access::Write);
+                Space::Shared | Space::Cluster => {
+                    let address = warp.shared(address, t.space == Space::Cluster);
+                    if !self.has_shared(common, warp, lane, address, total, Access::Write) {
                         continue;
                     }
                     for (element, value) in values.iter().enumerate() {
@@ -579,7 +583,7 @@ impl Worker<'_> {
                 self.shared_fault(warp, lane, address, Access::Write, fault);
             }
             if atomic && let Some(clock) = &mut common.order.shared {
-                clock.leave(warp.index, address);
+                clock.leave(warp.number, address);
             }
         }
         common.shared.put(address, bytes, value);

@@ -1,7 +1,7 @@
 //! `cp.async`: the source is read at once, the destination written when the copy is waited for, so that a missing
 //! wait shows.
 
-use super::block::Common;
+use super::cluster::Common;
 use super::global::GlobalAccess;
 use super::machine::Worker;
 use super::registers::lanes;
@@ -57,8 +57,8 @@ impl Worker<'_> {
             {
                 continue;
             }
-            if !common.shared.exists(to, bytes) {
-                self.shared_out_of_bounds(warp, lane, to, bytes, Access::Write);
+            let to = warp.shared(to, false);
+            if !self.has_shared(common, warp, lane, to, bytes, Access::Write) {
                 continue;
             }
             let length = wanted(lane);

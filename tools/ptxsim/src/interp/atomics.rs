@@ -1,13 +1,13 @@
 //! Atomics on shared and global memory.
 
-use super::block::Common;
+use super::cluster::Common;
 use super::float::{f32_op, f64_op, flush, small_op};
 use super::global::GlobalAccess;
 use super::machine::Worker;
 use super::registers::lanes;
 use super::warp::Warp;
 use crate::finding::Access;
-use crate::memory::{SHARED_WINDOW, WINDOW};
+use crate::memory::{CLUSTER_WINDOW, SHARED_WINDOW};
 use crate::ptx::isa::{Addr, AtomFn, FloatFn, Reg, Round, Space, Ty};
 
 /// What is in memory after an atomic.
@@ -110,8 +110,9 @@ impl Worker<'_> {
         for lane in lanes(mask) {
             let mut address = addresses[lane];
             let (b, c) = (b[lane] & limit, c[lane] & limit);
-            let window = (SHARED_WINDOW..SHARED_WINDOW + WINDOW).contains(&address);
-            let shared = space == Space::Shared || (space == Space::Generic && window);
+            let window = (SHARED_WINDOW..SHARED_WINDOW + CLUSTER_WINDOW).contains(&address);
+            let shared = matches!(space, Space::Shared | Space::Cluster)
+                || (space == Space::Generic && window);
             if shared && space == Space::Generic {
                 address -= SHARED_WINDOW;
             }
@@ -120,8 +121,8 @@ impl Worker<'_> {
             }
             if shared {
                 self.counters.shared_atomics += 1;
-                if !common.shared.exists(address, bytes) {
-                    self.shared_out_of_bounds(warp, lane, address, bytes, Access::Atomic);
+                let address = warp.shared(address, space != Space::Shared);
+                if !self.has_shared(common, warp, lane, address, bytes, Access::Atomic) {
                     continue;
                 }
                 let part = bytes.min(4);
@@ -149,7 +150,7 @@ impl Worker<'_> {
                 if !d.is_none()
                     && let Some(clock) = &mut common.order.shared
                 {
-                    clock.take_up(warp.index, address);
+                    clock.take_up(warp.number, address);
                 }
                 out[lane] = old;
             } else {

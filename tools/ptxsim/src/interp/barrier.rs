@@ -1,7 +1,8 @@
 //! Barriers of a block.
 
-use super::block::{Block, Common};
+use super::cluster::{Cluster, Common};
 use super::machine::{Site, Worker};
+use super::peers::CLUSTER_BARRIER;
 use super::race::Arrived;
 use super::registers::lanes;
 use super::warp::{State, Warp};
@@ -9,7 +10,7 @@ use crate::finding::FindingKind;
 use crate::ptx::isa::{BarKind, Reg, VoteMode};
 
 /// Barriers that a block has.
-const BARRIERS: u32 = 16;
+pub(crate) const BARRIERS: u32 = 16;
 
 /// A barrier between completions.
 #[derive(Debug, Clone, Default)]
@@ -55,11 +56,11 @@ impl Worker<'_> {
                 at.id
             ));
         }
-        let barrier = &mut common.barriers[at.id as usize];
+        let barrier = &mut common.barriers[(warp.cta * BARRIERS + at.id) as usize];
         if let BarKind::Red { mode, d, pred } = at.kind {
             barrier.votes += (warp.regs.pred(pred) & active).count_ones();
             barrier.voters += active.count_ones();
-            barrier.results.push((warp.index, mode, d, active));
+            barrier.results.push((warp.number, mode, d, active));
         }
         if self.m.check && at.aligned && active != warp.live {
             let missing = warp.live & !active;
@@ -76,48 +77,57 @@ impl Worker<'_> {
         }
         let next = warp.pc + 1;
         if at.kind == BarKind::Arrive {
-            barrier.arrived |= 1 << warp.index;
+            barrier.arrived |= 1 << warp.number;
             // A warp that comes again before the barrier completes is kept once.
-            if barrier.early.iter().all(|a| a.warp != warp.index) {
-                barrier.early.push(common.order.arrive(warp.index));
+            if barrier.early.iter().all(|a| a.warp != warp.number) {
+                barrier.early.push(common.order.arrive(warp.number));
             }
             warp.pc = next;
             return Ok(());
         }
-        let site = warp.pc;
-        warp.parked.push((warp.key(next), active));
-        warp.barrier = at.id;
-        warp.mask &= !active;
+        self.park(common, warp, at.id, active);
+        Ok(())
+    }
+
+    /// Lanes of a warp wait at a barrier; the others go on.
+    pub fn park(&mut self, common: &mut Common, warp: &mut Warp, barrier: u32, parked: u32) {
+        let (site, next) = (warp.pc, warp.pc + 1);
+        warp.parked.push((warp.key(next), parked));
+        warp.barrier = barrier;
+        warp.mask &= !parked;
         if warp.mask != 0 {
             warp.pc = next;
         } else if !warp.take_next() {
             warp.pc = site;
             self.wait(common, warp);
         }
-        Ok(())
     }
 
     /// All live lanes of the warp are parked: the warp waits.
     pub fn wait(&mut self, common: &mut Common, warp: &mut Warp) {
-        let barrier = &mut common.barriers[warp.barrier as usize];
-        barrier.arrived |= 1 << warp.index;
-        barrier.waiting |= 1 << warp.index;
         warp.state = State::Waiting(warp.barrier);
+        if warp.barrier == CLUSTER_BARRIER {
+            common.peers.waiting |= 1 << warp.number;
+            return;
+        }
+        let barrier = &mut common.barriers[(warp.cta * BARRIERS + warp.barrier) as usize];
+        barrier.arrived |= 1 << warp.number;
+        barrier.waiting |= 1 << warp.number;
     }
 
     /// Completes what barriers can be completed; whether there was one.
-    pub fn complete_barriers(&mut self, block: &mut Block) -> bool {
-        let mut any = false;
-        for id in 0..BARRIERS as usize {
-            let barrier = &block.common.barriers[id];
+    pub fn complete_barriers(&mut self, cluster: &mut Cluster) -> bool {
+        let mut any = self.complete_cluster(cluster);
+        for index in 0..cluster.common.barriers.len() {
+            let barrier = &cluster.common.barriers[index];
             if barrier.arrived == 0 {
                 continue;
             }
-            let running = block
-                .warps
+            let block = self.warps_of(index as u32 / BARRIERS);
+            let running = cluster.warps[block]
                 .iter()
                 .filter(|w| w.state != State::Done)
-                .fold(0u32, |m, w| m | 1 << w.index);
+                .fold(0u32, |m, w| m | 1 << w.number);
             let complete = match barrier.expected {
                 Some(threads) => barrier.arrived.count_ones() * 32 >= threads,
                 None => running & !barrier.arrived == 0,
@@ -127,21 +137,22 @@ impl Worker<'_> {
                 continue;
             }
             any = true;
-            let barrier = std::mem::take(&mut block.common.barriers[id]);
-            self.complete(block, &barrier);
+            let barrier = std::mem::take(&mut cluster.common.barriers[index]);
+            self.complete(cluster, &barrier, index as u32 / BARRIERS);
         }
         any
     }
 
-    fn complete(&mut self, block: &mut Block, barrier: &Barrier) {
+    fn complete(&mut self, cluster: &mut Cluster, barrier: &Barrier, rank: u32) {
+        let block = self.warps_of(rank);
+        self.enter(&cluster.warps[block.start]);
         self.counters.barriers += 1;
         if self.m.check && barrier.expected.is_none() {
             let site = Site {
                 pc: barrier.pc,
                 thread: barrier.thread,
             };
-            let gone: u32 = block
-                .warps
+            let gone: u32 = cluster.warps[block]
                 .iter()
                 .map(|w| (w.born & !w.live).count_ones())
                 .sum();
@@ -158,15 +169,15 @@ impl Worker<'_> {
                 });
             }
         }
-        block.common.order.barrier(
+        cluster.common.order.barrier(
             barrier.arrived,
             barrier.waiting,
             &barrier.early,
-            block.warps.len(),
+            cluster.warps.len(),
         );
         for (warp, mode, d, active) in &barrier.results {
             let (yes, all) = (barrier.votes, barrier.voters);
-            let regs = &mut block.warps[*warp as usize].regs;
+            let regs = &mut cluster.warps[*warp as usize].regs;
             match mode {
                 VoteMode::Popc => regs.set32(*d, &[yes; 32], *active),
                 VoteMode::All => regs.set_pred(*d, if yes == all { !0 } else { 0 }, *active),
@@ -174,7 +185,7 @@ impl Worker<'_> {
             }
         }
         for index in lanes(barrier.waiting) {
-            block.warps[index].release();
+            cluster.warps[index].release();
         }
     }
 }

@@ -5,7 +5,7 @@
 //! call the one with the smallest place; so the lanes of a call meet again when the last of them returns. Lanes that
 //! call from different places do so one group after the other.
 
-use super::block::Stop;
+use super::cluster::Stop;
 use super::machine::Worker;
 use super::registers::{Saved, lanes};
 use super::warp::Warp;

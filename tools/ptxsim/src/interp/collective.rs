@@ -1,6 +1,6 @@
 //! Warp-wide exchange: shuffles, votes, matches, reductions, warp barriers.
 
-use super::block::Common;
+use super::cluster::Common;
 use super::machine::Worker;
 use super::registers::{Lanes32, lanes};
 use super::warp::Warp;
@@ -182,6 +182,6 @@ impl Worker<'_> {
         let members = *warp.regs.r32(&self.m.constants, mask);
         self.check_members(warp, active, &members, "__syncwarp");
         warp.interval += 1;
-        common.order.meet(warp.index);
+        common.order.meet(warp.number);
     }
 }

@@ -262,7 +262,7 @@ impl<'m> Worker<'m> {
         if self.is_ordered(access, other_wrote, true) {
             return;
         }
-        let (bytes, fenced) = (access.bytes, self.m.fenced);
+        let (bytes, fenced, alone) = (access.bytes, self.m.fenced, self.m.blocks() == 1);
         self.report_access(
             access.site,
             FindingKind::GlobalRaceAcrossBlocks,
@@ -278,10 +278,12 @@ impl<'m> Worker<'m> {
                     Some(other) => format!(" (block number {other} in row order)"),
                     None => String::new(),
                 };
-                let order = if fenced {
-                    ", and no fence with an atomic orders the two"
-                } else {
-                    ""
+                let order = match (fenced, alone) {
+                    (false, _) => "",
+                    (true, true) => ", and no fence with an atomic orders the two",
+                    (true, false) => {
+                        ", and neither a fence with an atomic nor a barrier of the cluster orders the two"
+                    }
                 };
                 (
                     format!("{bytes}-byte access {what}{which}{order}"),

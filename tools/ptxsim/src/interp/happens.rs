@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::Common;
+use super::cluster::Common;
 use super::global::GlobalAccess;
 use super::machine::Worker;
 use super::warp::Warp;
@@ -142,7 +142,7 @@ struct Meeting {
 #[derive(Debug, Default)]
 pub(crate) struct Meetings(HashMap<u64, Meeting>);
 
-/// The warps of one block.
+/// The warps of one block, or of a cluster, which counts as one block here.
 #[derive(Debug)]
 pub(crate) struct Clock {
     ticks: [u32; WARPS],
@@ -357,7 +357,7 @@ impl Worker<'_> {
             .stamp(access.offset(), wrote)
             .load(Relaxed);
         Stamp::unpack(bits, self.tag())
-            .is_none_or(|stamp| clock.orders(&self.meetings, self.block, warp, stamp))
+            .is_none_or(|stamp| clock.orders(&self.meetings, self.cluster, warp, stamp))
     }
 
     /// Keeps who accessed a word last. A reader that the present does not know of stays: it is the one to find.
@@ -369,33 +369,39 @@ impl Worker<'_> {
         let cell = access.allocation.stamp(access.offset(), write);
         if !write
             && let Some(last) = Stamp::unpack(cell.load(Relaxed), self.tag())
-            && last.block != Stamp::block(self.block)
-            && !clock.orders(&self.meetings, self.block, warp, last)
+            && !self.is_own(last, warp)
+            && !clock.orders(&self.meetings, self.cluster, warp, last)
         {
             return;
         }
-        let stamp = clock.stamp(self.block, warp, lane);
+        let stamp = clock.stamp(self.cluster, warp, lane);
         cell.store(stamp.pack(self.tag()), Relaxed);
+    }
+
+    /// Whether a stamp is of the warp's own block.
+    fn is_own(&self, stamp: Stamp, warp: u32) -> bool {
+        let warps = self.m.warps();
+        stamp.block == Stamp::block(self.cluster) && stamp.warp as u32 / warps == warp / warps
     }
 
     /// A device-wide fence.
     pub fn fence(&mut self, common: &mut Common, warp: &Warp, active: u32) {
         if let Some(clock) = &mut common.order.clock {
-            clock.fence(warp.index, active, warp.live);
+            clock.fence(warp.number, active, warp.live);
         }
     }
 
     /// An atomic or strong store at an address.
     pub fn leave(&mut self, common: &Common, warp: &Warp, address: u64) {
         if let Some(clock) = &common.order.clock {
-            clock.leave(&mut self.meetings, self.block, warp.index, address);
+            clock.leave(&mut self.meetings, self.cluster, warp.number, address);
         }
     }
 
     /// A strong load of an address, or an atomic that yields its value.
     pub fn take_up(&mut self, common: &mut Common, warp: &Warp, address: u64) {
         if let Some(clock) = &mut common.order.clock {
-            clock.take_up(&self.meetings, warp.index, address);
+            clock.take_up(&self.meetings, warp.number, address);
         }
     }
 }

@@ -2,24 +2,38 @@
 
 use std::collections::HashMap;
 
-use super::block::{Block, Common, Stop};
 use super::bulk::Bulk;
+use super::cluster::{Cluster, Common, Stop};
 use super::machine::{Site, Worker};
 use super::mbarrier::Mbarrier;
+use super::peers::rank_of;
 use super::registers::lanes;
-use super::warp::Warp;
+use super::warp::{State, Warp};
 use super::wgmma::Together;
 use crate::finding::FindingKind;
 use crate::ptx::isa::{Hopper, Reg};
 
-/// What the engines of a block have to do with its warps.
+/// What the engines of a cluster's blocks have to do with their warps.
 #[derive(Debug, Default)]
 pub(crate) struct Engines {
+    /// By their place in the cluster.
     pub mbarriers: HashMap<u64, Mbarrier>,
     /// Bulk copies into shared memory on their way.
     pub bulk: Vec<Bulk>,
-    /// What the warps of each warpgroup execute together.
-    pub groups: [Together; 8],
+    /// What the warps of each warpgroup execute together: those of the first block, of the second, ...
+    pub groups: Vec<Together>,
+}
+
+/// Warpgroups that a block can have.
+pub(crate) const GROUPS: usize = 8;
+
+impl Engines {
+    pub fn reset(&mut self, blocks: usize) {
+        self.mbarriers.clear();
+        self.bulk.clear();
+        self.groups.resize_with(GROUPS * blocks, Together::default);
+        self.groups.iter_mut().for_each(Together::clear);
+    }
 }
 
 impl Worker<'_> {
@@ -44,10 +58,17 @@ impl Worker<'_> {
                 at,
                 count,
                 expect,
-            } => self.arrive_mbarrier(common, warp, *d, *at, [*count, *expect], active),
-            Hopper::MbarrierExpect { at, bytes } => {
-                self.expect_mbarrier(common, warp, *at, *bytes, active);
+                peers,
+            } => {
+                let counts = [*count, *expect];
+                self.arrive_mbarrier(common, warp, *d, *at, counts, *peers, active);
             }
+            Hopper::MbarrierBytes {
+                at,
+                bytes,
+                completes,
+                peers,
+            } => self.count_bytes(common, warp, *at, *bytes, *completes, *peers, active),
             Hopper::MbarrierWait {
                 d,
                 at,
@@ -60,22 +81,36 @@ impl Worker<'_> {
                     return Ok(active);
                 }
             }
-            Hopper::BulkLoad {
-                to,
-                from,
-                bytes,
-                barrier,
-            } => self.bulk_load(common, warp, [*to, *from, *barrier], *bytes, active),
+            Hopper::BulkLoad(load) => self.bulk_load(common, warp, load, active),
             Hopper::BulkStore { to, from, bytes } => {
                 self.bulk_store(common, warp, [*to, *from], *bytes, active);
             }
             Hopper::BulkCommit => warp.bulk.commit(active),
             Hopper::BulkWait { pending } => self.bulk_wait(common, warp, *pending, active),
             Hopper::FenceProxy => {
-                common.shared.proxy_fence(warp.index, active);
-                common.engines.show_mbarriers(warp.index, active);
+                common.shared.proxy_fence(warp.number, active);
+                common.engines.show_mbarriers(warp.number, active);
             }
-            Hopper::FenceMbarrierInit => common.engines.show_mbarriers(warp.index, active),
+            Hopper::FenceMbarrierInit => {
+                common.engines.show_mbarriers(warp.number, active);
+                if self.m.blocks() > 1 {
+                    common.order.fence(warp.number, active, warp.live);
+                }
+            }
+            Hopper::MapRank {
+                d,
+                a,
+                rank,
+                generic,
+            } => self.map_rank(warp, [*d, *a, *rank], *generic, active),
+            Hopper::RankOf { d, a } => self.rank_of_address(warp, [*d, *a], active),
+            Hopper::ClusterArrive { releases, aligned } => {
+                self.arrive_at_cluster(common, warp, *releases, *aligned, active);
+            }
+            Hopper::ClusterWait { aligned } => {
+                self.wait_at_cluster(common, warp, *aligned, active);
+                return Ok(active);
+            }
             Hopper::Elect { d, p, mask } => self.elect(warp, *d, *p, *mask, active),
             Hopper::SetMaxRegisters => {
                 self.together(common, warp, [0; 2], active, "setmaxnreg");
@@ -108,18 +143,28 @@ impl Worker<'_> {
         warp.regs.set_pred(p, 1 << leader, active);
     }
 
-    /// What a block must not leave behind when its threads have ended.
-    pub fn end_block(&mut self, block: &Block) {
-        if !self.m.check {
+    /// A warp has ended. If it was the last of its block: what that must not leave behind.
+    pub fn end_warp(&mut self, cluster: &mut Cluster, index: usize) {
+        let rank = cluster.warps[index].cta;
+        let warps = &cluster.warps[self.warps_of(rank)];
+        if !self.m.check || warps.iter().any(|warp| warp.state != State::Done) {
             return;
         }
-        let engines = &block.common.engines;
-        for copy in &engines.bulk {
-            self.report(copy.site, FindingKind::AsyncCopyNotWaited, || {
-                "the block ends while this bulk copy is on its way".into()
+        let engines = &cluster.common.engines;
+        for copy in engines.bulk.iter().filter(|copy| rank_of(copy.to) == rank) {
+            self.report_of(
+                copy.block,
+                copy.site,
+                FindingKind::AsyncCopyNotWaited,
+                || "the block ends while this bulk copy is on its way".into(),
+            );
+        }
+        for (bytes, (block, site)) in engines.unexpected(rank) {
+            self.report_of(block, site, FindingKind::MbarrierMisuse, || {
+                format!("{bytes} bytes of copies came to an mbarrier that does not expect them")
             });
         }
-        for warp in &block.warps {
+        for warp in warps {
             if let Some((pc, lane)) = warp.bulk.unfinished() {
                 let thread = warp.index * 32 + lane;
                 let site = Site { pc, thread };
@@ -128,7 +173,8 @@ impl Worker<'_> {
                 });
             }
         }
-        for (index, group) in engines.groups.iter().enumerate() {
+        let groups = &engines.groups[GROUPS * rank as usize..][..GROUPS];
+        for (index, group) in groups.iter().enumerate() {
             if let Some((pc, warps)) = group.unfinished() {
                 let thread = 128 * index as u32 + 32 * warps.trailing_zeros();
                 self.report(
@@ -138,5 +184,6 @@ impl Worker<'_> {
                 );
             }
         }
+        self.end_visits(&mut cluster.common, rank);
     }
 }

@@ -7,6 +7,7 @@ use super::findings::{Findings, Record};
 use super::happens::Meetings;
 use super::race::RecentCells;
 use super::registers::Constants;
+use super::warp::{Warp, position};
 use crate::counters::Counters;
 use crate::finding::{Access, FindingKind};
 use crate::memory::{Allocation, Memory};
@@ -19,6 +20,10 @@ pub(crate) struct Machine<'m> {
     pub params: &'m [u8],
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// Blocks of a cluster.
+    pub cluster: [u32; 3],
+    /// Whether kernel or launch says so.
+    pub explicit_cluster: bool,
     pub threads: u32,
     pub dynamic_shared: u32,
     pub static_shared: u32,
@@ -47,6 +52,35 @@ pub(crate) struct Machine<'m> {
     pub sequence: AtomicU64,
 }
 
+impl Machine<'_> {
+    /// Blocks that a cluster has.
+    pub fn blocks(&self) -> u32 {
+        self.cluster.iter().product()
+    }
+
+    /// Warps that a block has.
+    pub fn warps(&self) -> u32 {
+        self.threads.div_ceil(32)
+    }
+
+    /// Warps that a cluster has.
+    pub fn all_warps(&self) -> usize {
+        (self.blocks() * self.warps()) as usize
+    }
+
+    /// The block of that rank in a cluster, as its number in row order.
+    pub fn block_at(&self, cluster: u64, rank: u32) -> u64 {
+        let clusters = std::array::from_fn(|axis| self.grid[axis] / self.cluster[axis]);
+        let (first, within) = (
+            position(cluster, clusters),
+            position(u64::from(rank), self.cluster),
+        );
+        let [x, y, z] = std::array::from_fn(|i| u64::from(first[i] * self.cluster[i] + within[i]));
+        let [gx, gy, _] = self.grid.map(u64::from);
+        (z * gy + y) * gx + x
+    }
+}
+
 /// What a word held before the launch first wrote it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Undo {
@@ -68,8 +102,10 @@ pub(crate) struct Worker<'m> {
     pub counters: Counters,
     pub undo: Vec<Undo>,
     pub recent: RecentCells,
-    /// The block that runs.
+    /// The block that runs, its rank in the cluster, and the cluster.
     pub block: u64,
+    pub cta: u32,
+    pub cluster: u64,
     /// Its number in race cells, from 1.
     pub block_id: u64,
     /// The addresses that blocks synchronise by: see `Machine::fenced`.
@@ -79,6 +115,12 @@ pub(crate) struct Worker<'m> {
 }
 
 impl<'m> Worker<'m> {
+    /// The warps of a block, as numbers in the cluster.
+    pub fn warps_of(&self, rank: u32) -> std::ops::Range<usize> {
+        let warps = self.m.warps() as usize;
+        warps * rank as usize..warps * (rank as usize + 1)
+    }
+
     pub fn new(m: &'m Machine<'m>) -> Worker<'m> {
         Worker {
             m,
@@ -88,17 +130,20 @@ impl<'m> Worker<'m> {
             undo: Vec::new(),
             recent: RecentCells::new(),
             block: 0,
+            cta: 0,
+            cluster: 0,
             block_id: 1,
             meetings: Meetings::default(),
             hint: 0,
         }
     }
 
-    /// Turns to a block.
-    pub fn enter(&mut self, block: u64) {
-        self.block = block;
-        self.recent.enter(block);
-        self.block_id = block % super::global::BLOCK_IDS + 1;
+    /// Turns to the block of a warp.
+    pub fn enter(&mut self, warp: &Warp) {
+        self.block = warp.block;
+        self.cta = warp.cta;
+        self.recent.enter(warp.block);
+        self.block_id = warp.block % super::global::BLOCK_IDS + 1;
     }
 
     /// The allocation that holds `bytes` bytes from `address`.
@@ -145,7 +190,17 @@ impl<'m> Worker<'m> {
 
     /// Reports any other finding.
     pub fn report(&mut self, at: Site, kind: FindingKind, describe: impl FnOnce() -> String) {
-        let block = self.block;
+        self.report_of(self.block, at, kind, describe);
+    }
+
+    /// The same of any block.
+    pub fn report_of(
+        &mut self,
+        block: u64,
+        at: Site,
+        kind: FindingKind,
+        describe: impl FnOnce() -> String,
+    ) {
         self.findings.add((at.pc, kind), block, || Record {
             block,
             thread: at.thread,

@@ -5,7 +5,7 @@
 //! `e * slot + 4 * e * r` and on of column `group`; C and D hold columns `2 * slot` and the next, of rows `group`
 //! and `group + 8`.
 
-use super::block::Common;
+use super::cluster::Common;
 use super::float::canonical;
 use super::machine::Worker;
 use super::registers::{Lanes32, Lanes64, lanes};
@@ -37,8 +37,8 @@ impl Worker<'_> {
             if self.misaligned(warp, lane, address, 16, Access::Read) {
                 continue;
             }
-            if !common.shared.exists(address, 16) {
-                self.shared_out_of_bounds(warp, lane, address, 16, Access::Read);
+            let address = warp.shared(address, false);
+            if !self.has_shared(common, warp, lane, address, 16, Access::Read) {
                 continue;
             }
             for i in 0..4 {
@@ -108,8 +108,8 @@ impl Worker<'_> {
             if self.misaligned(warp, lane, address, 16, Access::Write) {
                 continue;
             }
-            if !common.shared.exists(address, 16) {
-                self.shared_out_of_bounds(warp, lane, address, 16, Access::Write);
+            let address = warp.shared(address, false);
+            if !self.has_shared(common, warp, lane, address, 16, Access::Write) {
                 continue;
             }
             for i in 0..4 {

@@ -5,15 +5,15 @@
 //!
 //! What a thread did before it arrived is ordered before whoever waited for that phase (`Order::release`, `acquire`).
 
-use super::block::Common;
+use super::cluster::Common;
 use super::hopper::Engines;
-use super::machine::Worker;
-use super::race::Released;
+use super::machine::{Site, Worker};
+use super::peers::{in_shared, rank_of, shown};
+use super::race::{Order, Released};
 use super::registers::lanes;
-use super::shared::SharedFault;
+use super::shared::{SharedFault, describe};
 use super::warp::{State, Warp};
 use crate::finding::{Access, FindingKind};
-use crate::memory::{SHARED_WINDOW, WINDOW};
 use crate::ptx::isa::{Addr, Reg};
 
 /// The most arrivals or bytes that an mbarrier counts.
@@ -30,12 +30,14 @@ pub(crate) struct Mbarrier {
     bytes: i64,
     /// Phases complete.
     phase: u64,
-    /// Warp and lane that initialised it, and whether a fence has shown it to the engines.
+    /// Warp (of the cluster) and lane that initialised it, and whether a fence has shown it to the engines.
     by: (u32, u32),
     pub shown: bool,
     /// What the arrivals of this phase, and of the complete ones, order.
     arrived: Released,
     complete: Released,
+    /// Block and instruction of the copy that came last.
+    copied: Option<(u64, Site)>,
 }
 
 /// The phase that a wait is for.
@@ -73,20 +75,54 @@ impl Engines {
             || self.bulk.iter().any(|copy| copy.barrier == address)
     }
 
+    /// Why the phase of an mbarrier is not complete, as far as bytes are concerned; a clause or nothing.
+    pub fn missing(&self, address: u64) -> String {
+        match self.mbarriers.get(&address).map_or(0, |b| b.bytes) {
+            0 => String::new(),
+            bytes @ 1.. => format!("; {bytes} of the bytes that it expects have not come"),
+            bytes => format!("; {} bytes came that it does not expect", -bytes),
+        }
+    }
+
+    /// What the arrivals of the present phase order, to be put back.
+    fn take_arrived(&mut self, address: u64) -> Released {
+        let barrier = self.mbarriers.get_mut(&address);
+        barrier.map_or_else(Released::default, |b| std::mem::take(&mut b.arrived))
+    }
+
+    fn put_arrived(&mut self, address: u64, released: Released) {
+        if let Some(barrier) = self.mbarriers.get_mut(&address) {
+            barrier.arrived = released;
+        }
+    }
+
+    /// The copy engine has written what an mbarrier waits for, as that block asked it to there.
+    pub fn release_copy(&mut self, address: u64, order: &mut Order, asked: (u64, Site)) {
+        if let Some(barrier) = self.mbarriers.get_mut(&address) {
+            order.release_engine(&mut barrier.arrived);
+            barrier.copied = Some(asked);
+        }
+    }
+
+    /// Mbarriers of a block to which more bytes come than they expect: how many, and who asked for the last copy.
+    pub fn unexpected(&self, rank: u32) -> Vec<(i64, (u64, Site))> {
+        let mut list = Vec::new();
+        for (place, barrier) in self.mbarriers.iter().filter(|(p, _)| rank_of(**p) == rank) {
+            let (mut bytes, mut asked) = (barrier.bytes, barrier.copied);
+            for copy in self.bulk.iter().filter(|copy| copy.barrier == *place) {
+                bytes -= i64::from(copy.bytes());
+                asked = Some((copy.block, copy.site));
+            }
+            list.extend(asked.filter(|_| bytes < 0).map(|asked| (-bytes, asked)));
+        }
+        list
+    }
+
     /// Lanes of a warp have fenced: the engines see the mbarriers that they initialised.
     pub fn show_mbarriers(&mut self, warp: u32, active: u32) {
         for barrier in self.mbarriers.values_mut() {
             barrier.shown |= barrier.by.0 == warp && active >> barrier.by.1 & 1 == 1;
         }
-    }
-}
-
-/// A generic address of shared memory, or one within it, as the latter.
-pub(crate) fn in_shared(address: u64) -> u64 {
-    if (SHARED_WINDOW..SHARED_WINDOW + WINDOW).contains(&address) {
-        address - SHARED_WINDOW
-    } else {
-        address
     }
 }
 
@@ -100,21 +136,10 @@ impl Worker<'_> {
     ) {
         let code = self.m.code;
         let kind = FindingKind::MbarrierMisuse;
-        self.report_access(warp.site(lane), kind, Access::Atomic, address, || {
-            (what(), Some(super::shared::place(code, address)))
+        let site = warp.site(lane);
+        self.report_access(site, kind, Access::Atomic, shown(address), || {
+            (what(), Some(describe(code, warp.cta, address)))
         });
-    }
-
-    /// Whether eight bytes of shared memory are there.
-    fn has_room(&mut self, common: &Common, warp: &Warp, lane: usize, address: u64) -> bool {
-        if self.misaligned(warp, lane, address, BYTES, Access::Atomic) {
-            return false;
-        }
-        let exists = common.shared.exists(address, BYTES);
-        if !exists {
-            self.shared_out_of_bounds(warp, lane, address, BYTES, Access::Atomic);
-        }
-        exists
     }
 
     /// Whether the address is one of an mbarrier that the lane knows to be initialised.
@@ -152,7 +177,11 @@ impl Worker<'_> {
         let counts = *warp.regs.r32(&self.m.constants, count);
         for lane in lanes(active) {
             let (address, count) = (in_shared(addresses[lane]), counts[lane]);
-            if !self.has_room(common, warp, lane, address) {
+            if self.misaligned(warp, lane, address, BYTES, Access::Atomic) {
+                continue;
+            }
+            let address = warp.shared(address, false);
+            if !self.has_shared(common, warp, lane, address, BYTES, Access::Atomic) {
                 continue;
             }
             if count == 0 || count > MOST {
@@ -175,10 +204,11 @@ impl Worker<'_> {
                 pending: count,
                 bytes: 0,
                 phase: 0,
-                by: (warp.index, lane as u32),
+                by: (warp.number, lane as u32),
                 shown: false,
                 arrived: Released::default(),
                 complete: Released::default(),
+                copied: None,
             };
             common.engines.mbarriers.insert(address, barrier);
         }
@@ -187,7 +217,7 @@ impl Worker<'_> {
     pub fn invalidate_mbarrier(&mut self, common: &mut Common, warp: &Warp, at: Addr, active: u32) {
         let addresses = warp.regs.addresses(&self.m.constants, at);
         for lane in lanes(active) {
-            let address = in_shared(addresses[lane]);
+            let address = warp.shared(in_shared(addresses[lane]), false);
             if self.knows_mbarrier(common, warp, lane, address) {
                 common.engines.mbarriers.remove(&address);
                 common.shared.set_mbarrier(address, false);
@@ -195,11 +225,39 @@ impl Worker<'_> {
         }
     }
 
-    /// The key of an mbarrier among the addresses that blocks synchronise by.
-    fn meeting_key(&self, address: u64) -> u64 {
-        1 << 63 | self.block << 24 | address
+    /// The key of a place in the cluster among the addresses that blocks synchronise by.
+    fn meeting_key(&self, place: u64) -> u64 {
+        1 << 63 | self.cluster << 32 | place
     }
 
+    /// Orders what lanes of a warp did before whoever acquires `released`, which was left at that place.
+    pub fn release(
+        &mut self,
+        common: &mut Common,
+        warp: &Warp,
+        lanes: u32,
+        released: &mut Released,
+        place: u64,
+    ) {
+        (common.order).release(warp.number, lanes, warp.live, released);
+        if let Some(shared) = &mut common.order.shared {
+            shared.clock.fence(warp.number, lanes, warp.live);
+            shared.leave(warp.number, place);
+        }
+        self.fence(common, warp, lanes);
+        self.leave(common, warp, self.meeting_key(place));
+    }
+
+    /// A warp has waited for what was released at that place.
+    pub fn acquire(&mut self, common: &mut Common, warp: &Warp, released: &Released, place: u64) {
+        (common.order).acquire(warp.number, released, self.m.all_warps());
+        if let Some(shared) = &mut common.order.shared {
+            shared.take_up(warp.number, place);
+        }
+        self.take_up(common, warp, self.meeting_key(place));
+    }
+
+    #[allow(clippy::too_many_arguments)]
     pub fn arrive_mbarrier(
         &mut self,
         common: &mut Common,
@@ -207,10 +265,12 @@ impl Worker<'_> {
         d: Reg,
         at: Addr,
         [count, expect]: [Reg; 2],
+        peers: bool,
         active: u32,
     ) {
         let k = &self.m.constants;
         let addresses = warp.regs.addresses(k, at);
+        let addresses = addresses.map(|address| warp.shared(in_shared(address), peers));
         let or = |reg: Reg, absent: u32| {
             if reg.is_none() {
                 [absent; 32]
@@ -223,8 +283,8 @@ impl Worker<'_> {
         let mut rest = active;
         while rest != 0 {
             let first = rest.trailing_zeros() as usize;
-            let address = in_shared(addresses[first]);
-            let same = |lane: &usize| in_shared(addresses[*lane]) == address;
+            let address = addresses[first];
+            let same = |lane: &usize| addresses[*lane] == address;
             let group = lanes(rest)
                 .filter(same)
                 .fold(0, |all, lane| all | 1 << lane);
@@ -233,16 +293,10 @@ impl Worker<'_> {
                 continue;
             }
             if self.m.check {
-                if let Some(barrier) = common.engines.mbarriers.get_mut(&address) {
-                    let released = &mut barrier.arrived;
-                    common.order.release(warp.index, group, warp.live, released);
-                }
-                if let Some(shared) = &mut common.order.shared {
-                    shared.clock.fence(warp.index, group, warp.live);
-                    shared.leave(warp.index, address);
-                }
-                self.fence(common, warp, group);
-                self.leave(common, warp, self.meeting_key(address));
+                lanes(group).for_each(|lane| self.visit(common, warp, lane, address));
+                let mut released = common.engines.take_arrived(address);
+                self.release(common, warp, group, &mut released, address);
+                common.engines.put_arrived(address, released);
             }
             for lane in lanes(group) {
                 let expected = bytes[lane];
@@ -277,33 +331,39 @@ impl Worker<'_> {
         }
     }
 
-    /// `mbarrier.expect_tx` alone.
-    pub fn expect_mbarrier(
+    /// `mbarrier.expect_tx` alone, or `mbarrier.complete_tx`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn count_bytes(
         &mut self,
         common: &mut Common,
         warp: &Warp,
         at: Addr,
         bytes: Reg,
+        completes: bool,
+        peers: bool,
         active: u32,
     ) {
         let addresses = warp.regs.addresses(&self.m.constants, at);
         let bytes = *warp.regs.r32(&self.m.constants, bytes);
         for lane in lanes(active) {
-            let address = in_shared(addresses[lane]);
-            if self.knows_mbarrier(common, warp, lane, address) {
+            let address = warp.shared(in_shared(addresses[lane]), peers);
+            if !self.knows_mbarrier(common, warp, lane, address) {
+                continue;
+            }
+            self.visit(common, warp, lane, address);
+            if completes {
+                self.complete_bytes(common, address, bytes[lane]);
+            } else {
                 self.expect(common, warp, lane, address, bytes[lane]);
             }
         }
     }
 
-    /// The copy engine has brought bytes that the mbarrier waits for.
+    /// Bytes that the mbarrier waits for have come.
     pub fn complete_bytes(&mut self, common: &mut Common, address: u64, bytes: u32) {
         let Some(barrier) = common.engines.mbarriers.get_mut(&address) else {
             return;
         };
-        if self.m.check {
-            common.order.release_engine(&mut barrier.arrived);
-        }
         barrier.bytes -= i64::from(bytes);
         barrier.settle();
     }
@@ -322,6 +382,7 @@ impl Worker<'_> {
         active: u32,
     ) -> bool {
         let addresses = warp.regs.addresses(&self.m.constants, at);
+        let addresses = addresses.map(|address| warp.shared(in_shared(address), false));
         let phases = warp.regs.any(&self.m.constants, phase);
         let wanted = |lane: usize| {
             if parity {
@@ -333,8 +394,8 @@ impl Worker<'_> {
         let first = lanes(active).next().unwrap_or(0);
         let (mut ready, mut uniform) = (0u32, true);
         for lane in lanes(active) {
-            let address = in_shared(addresses[lane]);
-            uniform &= address == in_shared(addresses[first]) && wanted(lane) == wanted(first);
+            let address = addresses[lane];
+            uniform &= address == addresses[first] && wanted(lane) == wanted(first);
             if !self.knows_mbarrier(common, warp, lane, address) {
                 // Goes on, so that the launch ends.
                 ready |= 1 << lane;
@@ -344,18 +405,16 @@ impl Worker<'_> {
             let barrier = &common.engines.mbarriers[&address];
             if barrier.ready(wanted(lane)) {
                 ready |= 1 << lane;
-                let warps = self.m.threads.div_ceil(32) as usize;
-                if self.m.check {
-                    common.order.acquire(warp.index, &barrier.complete, warps);
-                    if let Some(shared) = &mut common.order.shared {
-                        shared.take_up(warp.index, address);
-                    }
-                    self.take_up(common, warp, self.meeting_key(address));
+                // The lanes take up together.
+                let again = lane != first && address == addresses[first] && ready >> first & 1 == 1;
+                if self.m.check && !again {
+                    let complete = barrier.complete.clone();
+                    self.acquire(common, warp, &complete, address);
                 }
             }
         }
         if blocks && ready == 0 && uniform {
-            warp.state = State::Polling(in_shared(addresses[first]), wanted(first));
+            warp.state = State::Polling(addresses[first], wanted(first));
             return false;
         }
         // Who asks in a loop lets the others get on.

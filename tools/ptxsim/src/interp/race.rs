@@ -1,13 +1,16 @@
-//! Races between the threads of a block, on shared or global memory.
+//! Races between the threads of a block or a cluster, on shared or global memory. Warps are numbered through the cluster.
 //!
-//! Time is counted in completed barriers of the block. `Order` knows, for each pair of warps, up to when the
+//! Time is counted in completed barriers. `Order` knows, for each pair of warps, up to when the
 //! other's accesses are ordered before one's own present; a cell knows who last accessed a location and when.
 //! Within a warp, `bar.warp.sync` (and every barrier) starts a new interval, and two lanes' accesses in one
 //! interval are unordered. A store of the value that is there already is no hazard.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use super::happens::{BlockClock, Clock};
 
-/// The warp number under which the copy engine writes; kernels with bulk copies have fewer than 32 warps.
+/// The warp number under which the copy engine writes; blocks with bulk copies, and clusters, have fewer than 32 warps.
 pub(crate) const ENGINE: u32 = 31;
 
 /// What orders the accesses of a block's warps.
@@ -29,6 +32,8 @@ pub(crate) struct Order {
     pub clock: Option<Box<Clock>>,
     /// The same within the block, by its shared memory.
     pub shared: Option<Box<BlockClock>>,
+    /// In clusters, by warp: what its fences have taken, for a relaxed arrival at the cluster's barrier.
+    fenced: BTreeMap<u32, Released>,
 }
 
 impl Order {
@@ -42,6 +47,7 @@ impl Order {
             mbarriers: false,
             clock: None,
             shared: None,
+            fenced: BTreeMap::new(),
         }
     }
 
@@ -54,6 +60,7 @@ impl Order {
         }
         self.clock = fenced.then(|| Box::new(Clock::new()));
         self.shared = fenced_shared.then(|| Box::new(BlockClock::new()));
+        self.fenced.clear();
         self.now = 1;
         self.seen.fill([0; 32]);
         self.floor = [0; 32];
@@ -89,6 +96,33 @@ impl Order {
         }
         self.now += 1;
         to.join(&row);
+    }
+
+    /// Lanes of a warp fence.
+    pub fn fence(&mut self, warp: u32, lanes: u32, live: u32) {
+        let mut row = self.fenced.remove(&warp).unwrap_or_default();
+        self.release(warp, lanes, live, &mut row);
+        self.fenced.insert(warp, row);
+    }
+
+    /// A warp arrives at the cluster's barrier and orders only what its fences took, and that it has begun.
+    pub fn release_fenced(&self, warp: u32, to: &mut Released) {
+        let before = &mut to.before[warp as usize];
+        *before = (*before).max(1);
+        if let Some(row) = self.fenced.get(&warp) {
+            to.join(row);
+        }
+    }
+
+    /// Whether anything that one of the others did, if only that it began, is before a warp's present.
+    pub fn knows(&self, warp: u32, mut others: Range<usize>) -> bool {
+        let v = warp as usize;
+        others.any(|r| self.seen[v][r] > 0 || self.part[v][r].before > 0)
+    }
+
+    /// Whether an access of a lane is before the present of warp `v`.
+    pub fn is_before(&self, v: usize, warp: u32, lane: u32, time: u32) -> bool {
+        !self.unordered(v as u32, time, 1 << warp, (warp as u8, 1 << lane))
     }
 
     /// The copy engine has written what an mbarrier waits for.

@@ -1,12 +1,12 @@
 //! The less frequent instructions.
 
-use super::block::Common;
+use super::cluster::Common;
 use super::cvt::pack_pair;
 use super::int::{self, Operands};
 use super::machine::Worker;
 use super::scalar::{self, Comparison, Rounding};
 use super::warp::Warp;
-use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
+use crate::memory::{CLUSTER_WINDOW, LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::ptx::isa::{Inst, Op, Reg, Round, Space};
 
 impl<'m> Worker<'m> {
@@ -211,11 +211,14 @@ impl<'m> Worker<'m> {
                 regs.set64(*d, &out, active);
             }
             Op::Isspacep { d, a, space } => {
-                let window = |v: u64, from: u64| (from..from + WINDOW).contains(&v);
+                let window = |v: u64, from: u64, size: u64| (from..from + size).contains(&v);
+                let cluster = |v: u64| window(v, SHARED_WINDOW, CLUSTER_WINDOW);
+                let local = |v: u64| window(v, LOCAL_WINDOW, WINDOW);
                 let within = |v: u64| match space {
-                    Space::Shared => window(v, SHARED_WINDOW),
-                    Space::Local => window(v, LOCAL_WINDOW),
-                    _ => !window(v, SHARED_WINDOW) && !window(v, LOCAL_WINDOW),
+                    Space::Shared => window(v, SHARED_WINDOW, WINDOW),
+                    Space::Cluster => cluster(v),
+                    Space::Local => local(v),
+                    _ => !cluster(v) && !local(v),
                 };
                 let value = regs.r64(k, *a);
                 let out = (0..32).fold(0, |m, i| m | u32::from(within(value[i])) << i);
@@ -274,7 +277,10 @@ impl<'m> Worker<'m> {
             } => self.redux(warp, *f, *signed, *d, *a, *mask, active),
             Op::Fence { block_only } => {
                 if let Some(shared) = &mut common.order.shared {
-                    shared.clock.fence(warp.index, active, warp.live);
+                    shared.clock.fence(warp.number, active, warp.live);
+                }
+                if self.m.blocks() > 1 && !block_only {
+                    common.order.fence(warp.number, active, warp.live);
                 }
                 if !block_only {
                     self.fence(common, warp, active);

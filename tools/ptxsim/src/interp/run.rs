@@ -2,7 +2,7 @@
 
 use super::access::Transfer;
 use super::barrier::arrival;
-use super::block::{Common, Stop};
+use super::cluster::{Common, Stop};
 use super::cvt::How;
 use super::int::{self, Operands};
 use super::machine::{Site, Worker};

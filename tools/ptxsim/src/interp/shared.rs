@@ -1,9 +1,12 @@
-//! Shared memory of a block: bytes, which of them exist and were written, and the race cells.
+//! Shared memory of a cluster's blocks: bytes, which of them exist and were written, and the race cells. Its addresses are places in the
+//! cluster: see [`super::peers`].
 
 use std::collections::HashMap;
 
 use super::happens::Stamp;
+use super::peers::{rank_of, shown};
 use super::race::{Actor, Cell, ENGINE, Hazard, HazardKind, Order};
+use crate::memory::{WINDOW, WINDOW_BITS};
 use crate::ptx::isa::{Code, SharedVar};
 
 /// Low four bits: bytes of the word that something wrote; high four: bytes that belong to a variable.
@@ -28,7 +31,9 @@ pub(crate) struct Shared {
     fences: Vec<[u32; 32]>,
     /// Last read and last write of each word, in kernels that order warps by fences and atomics.
     stamps: HashMap<u64, [Option<Stamp>; 2]>,
+    /// Of each block, whose words follow those of the block before.
     bytes: u32,
+    blocks: u64,
     check: bool,
 }
 
@@ -45,11 +50,13 @@ pub(crate) enum SharedFault {
 }
 
 impl Shared {
-    /// Empty shared memory for a new block.
-    pub fn reset(&mut self, code: &Code, dynamic: u32, check: bool) {
+    /// Empty shared memory for new blocks.
+    pub fn reset(&mut self, code: &Code, dynamic: u32, blocks: usize, check: bool) {
         self.bytes = code.dynamic_offset + dynamic;
+        self.blocks = blocks as u64;
         self.check = check;
-        let words = self.bytes.div_ceil(4) as usize;
+        let of_block = self.bytes.div_ceil(4) as usize;
+        let words = of_block * blocks;
         self.words.clear();
         self.words.resize(words, 0);
         self.state.clear();
@@ -63,6 +70,9 @@ impl Shared {
             for byte in var.offset..var.offset + var.size {
                 self.state[(byte / 4) as usize] |= 0x10 << (byte % 4);
             }
+        }
+        for block in 1..blocks {
+            self.state.copy_within(..of_block, block * of_block);
         }
         self.in_flight.clear();
         self.marks.clear();
@@ -80,9 +90,16 @@ impl Shared {
         }
     }
 
+    /// The index of the word that holds the byte at a place that exists.
+    #[inline]
+    fn word(&self, place: u64) -> usize {
+        rank_of(place) as usize * self.bytes.div_ceil(4) as usize + (place % WINDOW / 4) as usize
+    }
+
     /// Makes the eight bytes an mbarrier, or plain memory again that nothing wrote.
     pub fn set_mbarrier(&mut self, address: u64, on: bool) {
-        for word in (address / 4) as usize..(address / 4) as usize + 2 {
+        let first = self.word(address);
+        for word in first..first + 2 {
             if self.check {
                 self.in_flight[word] = if on { MBARRIER } else { 0 };
             }
@@ -92,7 +109,7 @@ impl Shared {
 
     /// Checks, without recording it, that a word is as another may read it.
     pub fn check_word(&self, address: u64, who: Actor, order: &Order) -> Option<Hazard> {
-        self.cells[(address / 4) as usize].check_read(who, order, false)
+        self.cells[self.word(address)].check_read(who, order, false)
     }
 
     /// `fence.proxy.async` of some lanes.
@@ -120,7 +137,7 @@ impl Shared {
         order: &Order,
     ) -> Option<SharedFault> {
         let fault = self.note_read(address, 4, who, order, false);
-        let mark = self.marks[(address / 4) as usize];
+        let mark = self.marks[self.word(address)];
         let (warp, lane, count) = (mark >> 5 & 31, mark & 31, mark >> 10);
         let unfenced = mark != 0 && self.fences[warp as usize][lane as usize] < count;
         fault.or(unfenced.then_some(SharedFault::NoProxyFence(warp)))
@@ -130,10 +147,12 @@ impl Shared {
     /// 4 bytes.
     #[inline]
     pub fn exists(&self, address: u64, bytes: u32) -> bool {
-        if address.saturating_add(u64::from(bytes)) > u64::from(self.bytes) {
+        let inside = (1..=self.blocks).contains(&(address >> WINDOW_BITS))
+            && address % WINDOW + u64::from(bytes) <= u64::from(self.bytes);
+        if !inside {
             return false;
         }
-        let first = (address / 4) as usize;
+        let first = self.word(address);
         if bytes >= 4 {
             self.state[first..first + (bytes / 4) as usize]
                 .iter()
@@ -147,7 +166,7 @@ impl Shared {
     /// One word, or 1 or 2 bytes of it in the low bits.
     #[inline]
     pub fn get(&self, address: u64, bytes: u32) -> u32 {
-        let word = self.words[(address / 4) as usize];
+        let word = self.words[self.word(address)];
         if bytes >= 4 {
             word
         } else {
@@ -157,7 +176,7 @@ impl Shared {
 
     #[inline]
     pub fn put(&mut self, address: u64, bytes: u32, value: u32) {
-        let at = (address / 4) as usize;
+        let at = self.word(address);
         if bytes >= 4 {
             self.words[at] = value;
             self.state[at] |= WRITTEN;
@@ -171,7 +190,7 @@ impl Shared {
 
     /// Whether something wrote all of a word, or of 1 or 2 bytes.
     pub fn was_written(&self, address: u64, bytes: u32) -> bool {
-        let state = self.state[(address / 4) as usize];
+        let state = self.state[self.word(address)];
         if bytes >= 4 {
             state & WRITTEN == WRITTEN
         } else {
@@ -224,7 +243,7 @@ impl Shared {
         order: &Order,
         strong: bool,
     ) -> Option<SharedFault> {
-        let word = (address / 4) as usize;
+        let word = self.word(address);
         if self.in_flight[word] != 0 {
             return Some(Shared::fault_of(self.in_flight[word]));
         }
@@ -242,7 +261,7 @@ impl Shared {
             }
         } else {
             hazard = self.cells[word].check_read(who, order, strong);
-            let at = address as usize;
+            let at = 4 * word + (address % 4) as usize;
             for cell in &mut self.byte_cells()[at..at + bytes as usize] {
                 hazard = cell.read(who, order, strong).or(hazard);
             }
@@ -270,7 +289,7 @@ impl Shared {
         atomic: bool,
         async_copy: bool,
     ) -> Option<SharedFault> {
-        let word = (address / 4) as usize;
+        let word = self.word(address);
         if self.in_flight[word] != 0 && !async_copy {
             return Some(Shared::fault_of(self.in_flight[word]));
         }
@@ -295,7 +314,7 @@ impl Shared {
             }
         } else {
             hazard = self.cells[word].check_write(who, order, changes, atomic);
-            let at = address as usize;
+            let at = 4 * word + (address % 4) as usize;
             for cell in &mut self.byte_cells()[at..at + bytes as usize] {
                 hazard = cell
                     .write(who, order, changes, atomic, async_copy)
@@ -310,7 +329,7 @@ impl Shared {
 
     /// A `cp.async` to this word begins: the earlier accesses must be ordered before it.
     pub fn begin_copy(&mut self, address: u64, who: Actor, order: &Order) -> Option<SharedFault> {
-        let word = (address / 4) as usize;
+        let word = self.word(address);
         if self.in_flight[word] & MBARRIER != 0 {
             return Some(SharedFault::Mbarrier);
         }
@@ -330,15 +349,25 @@ impl Shared {
 
     /// The copy to this word has been waited for.
     pub fn end_copy(&mut self, address: u64) {
-        let word = &mut self.in_flight[(address / 4) as usize];
+        let word = self.word(address);
+        let word = &mut self.in_flight[word];
         if *word & MBARRIER == 0 {
             *word = word.saturating_sub(1);
         }
     }
 }
 
-/// Names the variable that an address is in or behind, and the offset from its start.
-pub(crate) fn place(code: &Code, address: u64) -> (String, i64) {
+/// Names the variable that a place is in or behind, and the offset from its start; for the block of that rank.
+pub(crate) fn describe(code: &Code, cta: u32, place: u64) -> (String, i64) {
+    let address = shown(place);
+    let (mut name, offset) = variable(code, address);
+    if address != place && rank_of(place) != cta && place >> WINDOW_BITS < 1 << 8 {
+        name += &format!(" of block {} of the cluster", rank_of(place));
+    }
+    (name, offset)
+}
+
+fn variable(code: &Code, address: u64) -> (String, i64) {
     let before = |var: &&SharedVar| u64::from(var.offset) <= address;
     if code.shared_vars.is_empty() || address >= u64::from(code.dynamic_offset) {
         return (

@@ -44,7 +44,12 @@ pub(crate) struct Copies {
 
 #[derive(Debug, Default)]
 pub(crate) struct Warp {
+    /// Its number in the block, and in the cluster.
     pub index: u32,
+    pub number: u32,
+    /// Its block's rank in the cluster, and number in row order.
+    pub cta: u32,
+    pub block: u64,
     pub regs: Registers,
     pub state: State,
     /// The lanes that run, and where.
@@ -81,9 +86,12 @@ pub(crate) struct Warp {
 }
 
 impl Warp {
-    /// Sets the warp up for a block: `index` within the block, `linear` index of the block.
-    pub fn reset(&mut self, m: &Machine<'_>, index: u32, linear: u64) {
-        self.index = index;
+    /// Sets the warp up: its number within a cluster, and that of the cluster.
+    pub fn reset(&mut self, m: &Machine<'_>, number: u32, cluster: u64) {
+        let index = number % m.warps();
+        (self.number, self.index) = (number, index);
+        self.cta = number / m.warps();
+        self.block = m.block_at(cluster, self.cta);
         self.regs.reset(m.code);
         self.state = State::Running;
         self.pc = 0;
@@ -110,18 +118,17 @@ impl Warp {
             self.wgmma.reset(m.code.narrow);
         }
         self.local.reset(m.code);
-        let block = position(linear, m.grid);
+        let block = position(self.block, m.grid);
         for (special, slot) in &m.code.specials {
-            let value = self.special(m, *special, block, linear);
+            let value = self.special(m, *special, block);
             self.regs.preset(*slot, value);
         }
     }
 
-    fn special(&self, m: &Machine<'_>, special: Special, block: [u32; 3], linear: u64) -> Lanes32 {
+    fn special(&self, m: &Machine<'_>, special: Special, block: [u32; 3]) -> Lanes32 {
         let first = self.index * 32;
         let [x, y, _] = m.block;
         let dims = |list: [u32; 3], axis: u8| [list[axis as usize]; 32];
-        let warps = m.threads.div_ceil(32);
         match special {
             Special::Tid(0) => std::array::from_fn(|lane| (first + lane as u32) % x),
             Special::Tid(1) => std::array::from_fn(|lane| (first + lane as u32) / x % y),
@@ -131,8 +138,8 @@ impl Warp {
             Special::Nctaid(axis) => dims(m.grid, axis),
             Special::LaneId => std::array::from_fn(|lane| lane as u32),
             Special::WarpId => [self.index; 32],
-            Special::NWarpId => [warps; 32],
-            Special::SmId => [(linear % u64::from(m.sms)) as u32; 32],
+            Special::NWarpId => [m.warps(); 32],
+            Special::SmId => [(self.block % u64::from(m.sms)) as u32; 32],
             Special::NSmId => [m.sms; 32],
             Special::GridId => [m.launch; 32],
             Special::LaneMaskEq => std::array::from_fn(|lane| 1 << lane),
@@ -140,6 +147,13 @@ impl Warp {
             Special::LaneMaskLe => std::array::from_fn(|lane| !0 >> (31 - lane)),
             Special::LaneMaskGt => std::array::from_fn(|lane| !(!0 >> (31 - lane))),
             Special::LaneMaskGe => std::array::from_fn(|lane| !((1 << lane) - 1)),
+            Special::ClusterCtaid(axis) => [block[axis as usize] % m.cluster[axis as usize]; 32],
+            Special::ClusterNctaid(axis) => dims(m.cluster, axis),
+            Special::ClusterRank => [self.cta; 32],
+            Special::ClusterBlocks => [m.blocks(); 32],
+            Special::ClusterId(axis) => [block[axis as usize] / m.cluster[axis as usize]; 32],
+            Special::NClusterId(axis) => [m.grid[axis as usize] / m.cluster[axis as usize]; 32],
+            Special::ExplicitCluster => [u32::from(m.explicit_cluster); 32],
             Special::DynamicShared => [m.dynamic_shared; 32],
             Special::TotalShared => [m.static_shared + m.dynamic_shared; 32],
         }
@@ -169,7 +183,7 @@ impl Warp {
 
     pub fn actor(&self, lane: usize) -> Actor {
         Actor {
-            warp: self.index,
+            warp: self.number,
             lane: lane as u32,
             interval: self.interval,
         }

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::block::{Common, Stop};
+use super::cluster::{Common, Stop};
 use super::float::canonical;
 use super::machine::{Site, Worker};
 use super::registers::{Lanes32, lanes};
@@ -197,7 +197,7 @@ impl Worker<'_> {
             });
             return;
         }
-        let together = &mut common.engines.groups[group];
+        let together = &mut common.engines.groups[8 * warp.cta as usize + group];
         let number = together.executed[member];
         together.executed[member] += 1;
         let entry = together
@@ -239,7 +239,7 @@ impl Worker<'_> {
         for core in chunks.chunks(8) {
             let mut addresses = [0u64; 32];
             for ((line, part), address) in core.iter().zip(&mut addresses) {
-                *address = tile.chunk(*line, *part);
+                *address = warp.shared(tile.chunk(*line, *part), false);
             }
             if counted {
                 let (passes, needed) = bank_passes(&addresses, 0xff, CHUNK_BYTES);
@@ -248,8 +248,7 @@ impl Worker<'_> {
                 self.counters.bank_conflicts += passes - needed;
             }
             for ((line, part), address) in core.iter().zip(addresses) {
-                if !common.shared.exists(address, CHUNK_BYTES) {
-                    self.shared_out_of_bounds(warp, 0, address, CHUNK_BYTES, Access::Read);
+                if !self.has_shared(common, warp, 0, address, CHUNK_BYTES, Access::Read) {
                     continue;
                 }
                 self.engine_reads(common, warp, address, CHUNK_BYTES, warp.site(0));
@@ -406,7 +405,7 @@ impl Worker<'_> {
             }
         }
         // All lanes are here, and know that the products have read what they read.
-        common.order.meet(warp.index);
+        common.order.meet(warp.number);
     }
 
     /// Checks an instruction against the products that run, and keeps what it writes; before it is executed.

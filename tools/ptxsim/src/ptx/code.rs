@@ -23,6 +23,14 @@ pub(crate) enum Special {
     LaneMaskGe,
     DynamicShared,
     TotalShared,
+    ClusterCtaid(u8),
+    ClusterNctaid(u8),
+    /// `%cluster_ctarank` and `%cluster_nctarank`.
+    ClusterRank,
+    ClusterBlocks,
+    ClusterId(u8),
+    NClusterId(u8),
+    ExplicitCluster,
 }
 
 /// An instruction with its guard.

@@ -26,11 +26,15 @@ impl<'a> Function<'a> {
                     ("shared", Space::Shared),
                     ("local", Space::Local),
                 ];
-                let space =
-                    match mods.pick(&[("const", Space::Const), ("shared::cta", Space::Shared)]) {
-                        Some(space) => space,
-                        None => mods.need("a state space", &spaces)?,
-                    };
+                let longer = [
+                    ("const", Space::Const),
+                    ("shared::cta", Space::Shared),
+                    ("shared::cluster", Space::Cluster),
+                ];
+                let space = match mods.pick(&longer) {
+                    Some(space) => space,
+                    None => mods.need("a state space", &spaces)?,
+                };
                 let [d, a] = self.count(s, 2, 2)? else {
                     return Err("isspacep takes two operands".into());
                 };
@@ -55,6 +59,7 @@ impl<'a> Function<'a> {
                 ("param", u64::MAX),
                 ("shared", SHARED_WINDOW),
                 ("shared::cta", SHARED_WINDOW),
+                ("shared::cluster", SHARED_WINDOW),
                 ("local", LOCAL_WINDOW),
             ],
         )?;

@@ -1,7 +1,7 @@
 //! Decoding: modifiers, operands, and the instructions that move data and control.
 
 use super::function::{Function, Symbol};
-use super::isa::{Addr, Op, Pred, Reg, Special, Ty};
+use super::isa::{Addr, Cmp, Op, Pred, Reg, Special, Ty};
 use super::parse::{Operand, Statement};
 
 /// The modifiers of an opcode, taken out one by one; what is left over is an error.
@@ -352,6 +352,18 @@ impl<'a> Function<'a> {
         };
         if ty == Pred {
             let d = self.destination(d, Pred, Fit::Exact)?;
+            if let Operand::Name("%is_explicit_cluster") = a {
+                return Ok(Op::Setp {
+                    cmp: Cmp::Ne,
+                    ty: U32,
+                    ftz: false,
+                    a: self.special(Special::ExplicitCluster),
+                    b: self.constant(0, false),
+                    d,
+                    q: Reg::NONE,
+                    combine: None,
+                });
+            }
             return Ok(Op::CopyPred {
                 d,
                 a: self.predicate_operand(a)?,
@@ -444,6 +456,12 @@ fn special(name: &str, component: &str) -> Option<Special> {
         ("%lanemask_ge", None) => Special::LaneMaskGe,
         ("%dynamic_smem_size", None) => Special::DynamicShared,
         ("%total_smem_size", None) => Special::TotalShared,
+        ("%cluster_ctaid", Some(axis)) => Special::ClusterCtaid(axis),
+        ("%cluster_nctaid", Some(axis)) => Special::ClusterNctaid(axis),
+        ("%cluster_ctarank", None) => Special::ClusterRank,
+        ("%cluster_nctarank", None) => Special::ClusterBlocks,
+        ("%clusterid", Some(axis)) => Special::ClusterId(axis),
+        ("%nclusterid", Some(axis)) => Special::NClusterId(axis),
         _ => return None,
     })
 }

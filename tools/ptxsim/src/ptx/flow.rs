@@ -145,7 +145,7 @@ fn is_ordered(op: &Op) -> bool {
         Op::Atom {
             space, ty, d, f, ..
         } => {
-            *space != Space::Shared
+            !matches!(space, Space::Shared | Space::Cluster)
                 && (!d.is_none()
                     || ty.is_float()
                     || ty.bytes() != 4

@@ -1,38 +1,26 @@
-//! Decoding of what came with compute capability 9.0: mbarriers, bulk copies, and matrix products of a warpgroup.
+//! Decoding of what came with compute capability 9.0: mbarriers, bulk copies and clusters; products of a warpgroup are in [`super::wgmma`].
 
 use super::decode::{Fit, Mods};
 use super::function::Function;
-use super::isa::{Addr, MmaTy, Op, Pred, Reg, Ty};
+use super::isa::{Addr, Factor, Op, Reg, Ty, Wgmma};
 use super::operands::Role;
 use super::parse::{Operand, Statement};
 
-use Ty::{B32, B64, F32, U32};
+use Ty::{B16, B32, B64, U32, U64};
 
 /// The most that a wait for groups may leave on their way.
 const MOST_PENDING: i64 = 7;
 
-/// A factor of a `wgmma`: its fragment in registers, or a descriptor of where it lies in shared memory.
+/// A bulk copy to shared memory, from global or the own block's; the mbarrier counts the bytes.
 #[derive(Debug, Clone)]
-pub(crate) enum Factor {
-    Registers(Vec<Reg>),
-    Shared {
-        descriptor: Reg,
-        /// Whether neighbours in memory are neighbours along M or N, not along K.
-        across: bool,
-    },
-}
-
-/// `wgmma.mma_async` of 64 x `n` x 16.
-#[derive(Debug, Clone)]
-pub(crate) struct Wgmma {
-    pub n: usize,
-    pub ty: MmaTy,
-    pub d: Vec<Reg>,
-    pub a: Factor,
-    pub b: Factor,
-    /// Whether D is added to.
-    pub accumulate: Pred,
-    pub negate: [bool; 2],
+pub(crate) struct BulkLoad {
+    pub to: Addr,
+    pub from: Addr,
+    pub from_shared: bool,
+    pub bytes: Reg,
+    pub barrier: Addr,
+    /// The blocks of the cluster that it goes to, each at the same offsets.
+    pub blocks: Option<Reg>,
 }
 
 /// An instruction of compute capability 9.0.
@@ -45,16 +33,21 @@ pub(crate) enum Hopper {
     MbarrierInvalidate {
         at: Addr,
     },
-    /// Arrives `count` times (once without), after `expect` more bytes are expected; yields the phase.
+    /// Arrives `count` times (once without), after `expect` more bytes are expected; yields the phase. `peers`: the mbarrier
+    /// may be another block's.
     MbarrierArrive {
         d: Reg,
         at: Addr,
         count: Reg,
         expect: Reg,
+        peers: bool,
     },
-    MbarrierExpect {
+    /// Expects bytes, or has them come.
+    MbarrierBytes {
         at: Addr,
         bytes: Reg,
+        completes: bool,
+        peers: bool,
     },
     /// Whether the phase of a state, or of a parity, is complete. `blocks`: the thread may be suspended until then.
     MbarrierWait {
@@ -64,13 +57,7 @@ pub(crate) enum Hopper {
         parity: bool,
         blocks: bool,
     },
-    /// Global to shared memory; the mbarrier counts the bytes.
-    BulkLoad {
-        to: Addr,
-        from: Addr,
-        bytes: Reg,
-        barrier: Addr,
-    },
+    BulkLoad(BulkLoad),
     /// Shared to global memory, in a group of the thread.
     BulkStore {
         to: Addr,
@@ -85,6 +72,25 @@ pub(crate) enum Hopper {
     /// What the thread wrote before is seen by the asynchronous proxy after.
     FenceProxy,
     FenceMbarrierInit,
+    /// The address at the same offset in another block of the cluster; of `.shared::cluster` or generic.
+    MapRank {
+        d: Reg,
+        a: Reg,
+        rank: Reg,
+        generic: bool,
+    },
+    /// The rank of the block that an address is in.
+    RankOf {
+        d: Reg,
+        a: Reg,
+    },
+    ClusterArrive {
+        releases: bool,
+        aligned: bool,
+    },
+    ClusterWait {
+        aligned: bool,
+    },
     Elect {
         d: Reg,
         p: Reg,
@@ -131,13 +137,14 @@ impl Hopper {
                 at,
                 count,
                 expect,
+                ..
             } => {
                 [at.base, *count, *expect]
                     .into_iter()
                     .for_each(|reg| see(reg, O));
                 see(*d, D);
             }
-            Hopper::MbarrierExpect { at, bytes } => {
+            Hopper::MbarrierBytes { at, bytes, .. } => {
                 see(at.base, O);
                 see(*bytes, O);
             }
@@ -146,15 +153,20 @@ impl Hopper {
                 see(*phase, O);
                 see(*d, D);
             }
-            Hopper::BulkLoad {
-                to,
-                from,
-                bytes,
-                barrier,
-            } => {
-                [to.base, from.base, *bytes, barrier.base]
+            Hopper::BulkLoad(load) => {
+                [load.to.base, load.from.base, load.bytes, load.barrier.base]
                     .into_iter()
+                    .chain(load.blocks)
                     .for_each(|reg| see(reg, O));
+            }
+            Hopper::MapRank { d, a, rank, .. } => {
+                see(*a, Role::Source);
+                see(*rank, O);
+                see(*d, D);
+            }
+            Hopper::RankOf { d, a } => {
+                see(*a, O);
+                see(*d, D);
             }
             Hopper::BulkStore { to, from, bytes } => {
                 [to.base, from.base, *bytes]
@@ -184,6 +196,8 @@ impl Hopper {
             | Hopper::BulkWait { .. }
             | Hopper::FenceProxy
             | Hopper::FenceMbarrierInit
+            | Hopper::ClusterArrive { .. }
+            | Hopper::ClusterWait { .. }
             | Hopper::SetMaxRegisters
             | Hopper::WgmmaFence
             | Hopper::WgmmaCommit
@@ -197,9 +211,11 @@ impl Hopper {
             Hopper::MbarrierInit { .. }
             | Hopper::MbarrierInvalidate { .. }
             | Hopper::MbarrierArrive { .. }
-            | Hopper::MbarrierExpect { .. }
+            | Hopper::MbarrierBytes { .. }
             | Hopper::MbarrierWait { .. } => "mbarrier",
-            Hopper::BulkLoad { .. }
+            Hopper::MapRank { .. } | Hopper::RankOf { .. } => "integer",
+            Hopper::ClusterArrive { .. } | Hopper::ClusterWait { .. } => "barrier",
+            Hopper::BulkLoad(_)
             | Hopper::BulkStore { .. }
             | Hopper::BulkCommit
             | Hopper::BulkWait { .. } => "bulk-copy",
@@ -221,20 +237,21 @@ impl Hopper {
     }
 }
 
-fn wrap(op: Hopper) -> Op {
+pub(super) fn wrap(op: Hopper) -> Op {
     Op::Hopper(Box::new(op))
 }
 
-fn shared(mods: &mut Mods<'_>) {
-    mods.pick(&[("shared::cta", ()), ("shared", ())]);
+/// Takes out the state space of the own block's shared memory; whether it was there.
+fn shared(mods: &mut Mods<'_>) -> bool {
+    (mods.pick(&[("shared::cta", ()), ("shared", ())])).is_some()
 }
 
-fn aligned(mods: &mut Mods<'_>) -> Result<(), String> {
+pub(super) fn aligned(mods: &mut Mods<'_>) -> Result<(), String> {
     mods.need("its form", &[("sync", ())])?;
     mods.need("its form", &[("aligned", ())])
 }
 
-fn pending(operand: &Operand<'_>) -> Result<u32, String> {
+pub(super) fn pending(operand: &Operand<'_>) -> Result<u32, String> {
     match operand {
         Operand::Integer(n) if (0..=MOST_PENDING).contains(&(*n as i64)) => Ok(*n as u32),
         other => Err(format!(
@@ -276,6 +293,32 @@ impl<'a> Function<'a> {
                     }
                 }
             }
+            "mapa" => {
+                let generic = !mods.flag("shared::cluster");
+                let ty = mods.ty(&[U32, U64])?;
+                let [d, a, rank] = self.count(s, 3, 3)? else {
+                    return Err("mapa takes three operands".into());
+                };
+                let a = self.source(a, ty, Fit::Exact)?;
+                let rank = self.source(rank, U32, Fit::Exact)?;
+                let d = self.destination(d, ty, Fit::Exact)?;
+                wrap(Hopper::MapRank {
+                    d,
+                    a,
+                    rank,
+                    generic,
+                })
+            }
+            "getctarank" => {
+                mods.flag("shared::cluster");
+                let ty = mods.ty(&[U32, U64])?;
+                let [d, a] = self.count(s, 2, 2)? else {
+                    return Err("getctarank takes two operands".into());
+                };
+                let a = self.source(a, ty, Fit::Exact)?;
+                let d = self.destination(d, U32, Fit::Exact)?;
+                wrap(Hopper::RankOf { d, a })
+            }
             "wgmma" => self.wgmma(s, mods)?,
             _ => return Ok(None),
         }))
@@ -289,6 +332,7 @@ impl<'a> Function<'a> {
             ("expect_tx", 3),
             ("test_wait", 4),
             ("try_wait", 5),
+            ("complete_tx", 6),
         ];
         // `arrive.expect_tx` is an arrival first.
         let arrives = mods.flag("arrive");
@@ -298,13 +342,16 @@ impl<'a> Function<'a> {
             mods.need("its kind", &kinds)?
         };
         let expects = arrives && mods.flag("expect_tx");
-        let parity = kind >= 4 && mods.flag("parity");
+        let waits = matches!(kind, 4 | 5);
+        let parity = waits && mods.flag("parity");
         mods.pick(&[("relaxed", ()), ("release", ()), ("acquire", ())]);
-        if mods.flag("cluster") || mods.flag("shared::cluster") {
-            return Err("clusters are not supported".into());
+        mods.pick(&[("cta", ()), ("cluster", ())]);
+        // Arrivals and bytes may be counted at another block's mbarrier, by a generic address too.
+        let named = matches!(kind, 2 | 3 | 6) && mods.flag("shared::cluster");
+        let peers = matches!(kind, 2 | 3 | 6) && (named || !shared(mods));
+        if !peers {
+            shared(mods);
         }
-        mods.flag("cta");
-        shared(mods);
         mods.ty(&[B64])?;
         let optional = |this: &mut Self, operand: Option<&Operand<'a>>| match operand {
             Some(operand) => this.source(operand, U32, Fit::Exact),
@@ -327,6 +374,9 @@ impl<'a> Function<'a> {
             2 => {
                 let operands = self.count(s, if expects { 3 } else { 2 }, 3)?;
                 let d = self.destination(&operands[0], B64, Fit::Exact)?;
+                if named && !d.is_none() {
+                    return Err("an arrival in .shared::cluster yields no state".into());
+                }
                 let at = self.address(&operands[1])?;
                 let last = optional(self, operands.get(2))?;
                 let (count, expect) = if expects {
@@ -339,13 +389,16 @@ impl<'a> Function<'a> {
                     at,
                     count,
                     expect,
+                    peers,
                 }
             }
-            3 => {
+            3 | 6 => {
                 let operands = self.count(s, 2, 2)?;
-                Hopper::MbarrierExpect {
+                Hopper::MbarrierBytes {
                     at: self.address(&operands[0])?,
                     bytes: self.source(&operands[1], U32, Fit::Exact)?,
+                    completes: kind == 6,
+                    peers,
                 }
             }
             _ => {
@@ -394,21 +447,27 @@ impl<'a> Function<'a> {
             _ => None,
         });
         let load = first.ok_or("cp.async.bulk needs the space that is written")?;
-        if mods.flag("multicast::cluster") {
-            return Err("clusters are not supported".into());
-        }
         let hint = usize::from(mods.flag("L2::cache_hint"));
         if load {
-            mods.need("the space that is read", &[("global", ())])?;
+            let spaces = [("global", false), ("shared::cta", true)];
+            let from_shared = mods.need("the space that is read", &spaces)?;
             let how = "mbarrier::complete_tx::bytes";
             mods.need("how it is waited for", &[(how, ())])?;
-            let operands = self.count(s, 4, 4 + hint)?;
-            return Ok(wrap(Hopper::BulkLoad {
+            let multicast = !from_shared && mods.flag("multicast::cluster");
+            let least = 4 + usize::from(multicast);
+            let operands = self.count(s, least, least + hint)?;
+            return Ok(wrap(Hopper::BulkLoad(BulkLoad {
                 to: self.address(&operands[0])?,
                 from: self.address(&operands[1])?,
+                from_shared,
                 bytes: self.source(&operands[2], U32, Fit::Exact)?,
                 barrier: self.address(&operands[3])?,
-            }));
+                blocks: if multicast {
+                    Some(self.source(&operands[4], B16, Fit::Exact)?)
+                } else {
+                    None
+                },
+            })));
         }
         mods.need("the space that is read", &[("shared::cta", ())])?;
         mods.need("how it is waited for", &[("bulk_group", ())])?;
@@ -428,87 +487,28 @@ impl<'a> Function<'a> {
             return Ok(Some(wrap(Hopper::FenceMbarrierInit)));
         }
         if mods.flag("async") {
-            mods.pick(&[("global", ()), ("shared::cta", ())]);
+            mods.pick(&[("global", ()), ("shared::cta", ()), ("shared::cluster", ())]);
             return Ok(Some(wrap(Hopper::FenceProxy)));
         }
         Ok(None)
     }
 
-    fn wgmma(&mut self, s: &Statement<'a>, mods: &mut Mods<'a>) -> Result<Op, String> {
-        let kinds = [
-            ("fence", 0),
-            ("commit_group", 1),
-            ("wait_group", 2),
-            ("mma_async", 3),
-        ];
-        let kind = mods.need("its kind", &kinds)?;
-        aligned(mods)?;
-        match kind {
-            0 => {
-                self.count(s, 0, 0)?;
-                return Ok(wrap(Hopper::WgmmaFence));
-            }
-            1 => {
-                self.count(s, 0, 0)?;
-                return Ok(wrap(Hopper::WgmmaCommit));
-            }
-            2 => {
-                let operands = self.count(s, 1, 1)?;
-                let pending = pending(&operands[0])?;
-                return Ok(wrap(Hopper::WgmmaWait { pending }));
-            }
-            _ => {}
+    /// `barrier.cluster`, after those two words.
+    pub fn cluster_barrier(
+        &mut self,
+        s: &Statement<'a>,
+        mods: &mut Mods<'a>,
+    ) -> Result<Op, String> {
+        let arrives = mods.need("its kind", &[("arrive", true), ("wait", false)])?;
+        self.count(s, 0, 0)?;
+        if !arrives {
+            mods.flag("acquire");
+            let aligned = mods.flag("aligned");
+            return Ok(wrap(Hopper::ClusterWait { aligned }));
         }
-        let n = mods.find(|word| {
-            let n: usize = word
-                .strip_prefix("m64n")?
-                .strip_suffix("k16")?
-                .parse()
-                .ok()?;
-            (n.is_multiple_of(8) && (8..=256).contains(&n)).then_some(n)
-        });
-        let n = n.ok_or("wgmma is known for m64nNk16 here, N a multiple of 8 up to 256")?;
-        mods.ty(&[F32])?;
-        let ty = mods.ty(&[Ty::F16, Ty::BF16])?;
-        if mods.ty(&[Ty::F16, Ty::BF16])? != ty {
-            return Err("both factors of a wgmma have one type".into());
-        }
-        let operands = &s.operands;
-        let registers = matches!(operands.get(1), Some(Operand::Vector(_)));
-        let operands = {
-            let count = if registers { 7 } else { 8 };
-            self.count(s, count, count).map(|_| operands)?
-        };
-        let flag = |operand: &Operand<'a>, off: i64, on: i64| match operand {
-            Operand::Integer(n) if *n as i64 == off => Ok(false),
-            Operand::Integer(n) if *n as i64 == on => Ok(true),
-            other => Err(format!("{other:?} is neither {off} nor {on}")),
-        };
-        let d = self.fragment(&operands[0], n / 2, F32, true)?;
-        let b = Factor::Shared {
-            descriptor: self.source(&operands[2], B64, Fit::Exact)?,
-            across: flag(&operands[operands.len() - 1], 0, 1)?,
-        };
-        let a = if registers {
-            Factor::Registers(self.fragment(&operands[1], 4, B32, false)?)
-        } else {
-            Factor::Shared {
-                descriptor: self.source(&operands[1], B64, Fit::Exact)?,
-                across: flag(&operands[6], 0, 1)?,
-            }
-        };
-        Ok(wrap(Hopper::Wgmma(Wgmma {
-            n,
-            ty: if ty == Ty::F16 {
-                MmaTy::F16
-            } else {
-                MmaTy::BF16
-            },
-            d,
-            a,
-            b,
-            accumulate: self.predicate_operand(&operands[3])?,
-            negate: [flag(&operands[4], 1, -1)?, flag(&operands[5], 1, -1)?],
-        })))
+        let order = mods.pick(&[("release", true), ("relaxed", false)]);
+        let aligned = mods.flag("aligned");
+        let releases = order.unwrap_or(true);
+        Ok(wrap(Hopper::ClusterArrive { releases, aligned }))
     }
 }

@@ -2,12 +2,13 @@
 //! pool, labels are instruction indices, and every modifier is checked.
 
 pub(crate) use super::code::{CallSite, Code, Inst, Meta, Move, Routine, SharedVar, Special};
-pub(crate) use super::hopper::{Factor, Hopper, Wgmma};
+pub(crate) use super::hopper::{BulkLoad, Hopper};
 pub(crate) use super::modes::{
     ApproxFn, AtomFn, Bool, Carry, Cmp, CountFn, FloatFn, IntFn, MmaTy, Round, ShflMode, Space,
     TestKind, VoteMode,
 };
 pub(crate) use super::types::{Pred, Reg, Ty};
+pub(crate) use super::wgmma::{Factor, Wgmma};
 
 /// Base register (or constant) plus an offset in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

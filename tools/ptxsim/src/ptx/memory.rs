@@ -9,10 +9,11 @@ use Ty::{
     B8, B16, B32, B64, BF16, BF16x2, F16, F16x2, F32, F64, S8, S16, S32, S64, U8, U16, U32, U64,
 };
 
-const SPACES: [(&str, Space); 6] = [
+const SPACES: [(&str, Space); 7] = [
     ("global", Space::Global),
     ("shared", Space::Shared),
     ("shared::cta", Space::Shared),
+    ("shared::cluster", Space::Cluster),
     ("local", Space::Local),
     ("param", Space::Param),
     ("const", Space::Const),
@@ -198,7 +199,7 @@ impl<'a> Function<'a> {
         ];
         let release = mods.pick(&kinds).unwrap_or(false);
         let device = mods.pick(&SCOPES).unwrap_or(true);
-        let space = mods.pick(&SPACES[..3]).unwrap_or(Space::Generic);
+        let space = mods.pick(&SPACES[..4]).unwrap_or(Space::Generic);
         let f = mods.need(
             "an operation",
             &[

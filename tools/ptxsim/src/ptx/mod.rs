@@ -19,6 +19,7 @@ mod operands;
 mod parse;
 mod types;
 mod warp;
+mod wgmma;
 
 pub(crate) use lines::Lines;
 pub(crate) use parse::parse;

@@ -124,7 +124,10 @@ pub(crate) enum Space {
     Generic,
     Global,
     Const,
+    /// Of the own block.
     Shared,
+    /// Shared memory of the cluster's blocks.
+    Cluster,
     Local,
     Param,
 }

@@ -233,7 +233,7 @@ impl Op {
             Op::Cvt { .. } | Op::CvtPack { .. } => "convert",
             Op::Ld { space, .. } => match space {
                 Space::Global => "global-load",
-                Space::Shared => "shared-load",
+                Space::Shared | Space::Cluster => "shared-load",
                 Space::Local => "local-load",
                 Space::Param => "param-load",
                 Space::Const => "const-load",
@@ -241,12 +241,12 @@ impl Op {
             },
             Op::St { space, .. } => match space {
                 Space::Global => "global-store",
-                Space::Shared => "shared-store",
+                Space::Shared | Space::Cluster => "shared-store",
                 Space::Local => "local-store",
                 _ => "generic-store",
             },
             Op::Atom {
-                space: Space::Shared,
+                space: Space::Shared | Space::Cluster,
                 ..
             } => "shared-atomic",
             Op::Atom { .. } => "global-atomic",

@@ -124,7 +124,7 @@ fn allowed(target: &str, (least, exact): (u32, bool)) -> Result<(), String> {
     }
     let suffix = if exact { "a" } else { "" };
     Err(format!(
-        "this instruction needs .target sm_{least}{suffix}, the file is for {target}"
+        "this needs .target sm_{least}{suffix}, the file is for {target}"
     ))
 }
 
@@ -500,6 +500,7 @@ impl<'a> Parser<'a> {
         }
         let (params, param_bytes) = self.params()?;
         let (mut max_ntid, mut required_ntid, mut min_blocks) = (None, None, None);
+        let (mut cluster, mut explicit_cluster) = (None, false);
         loop {
             let line = self.line();
             match self.next() {
@@ -508,6 +509,18 @@ impl<'a> Parser<'a> {
                 Token::Dotted("minnctapersm") => min_blocks = Some(self.small()?),
                 Token::Dotted("maxnctapersm" | "maxnreg") => {
                     self.small()?;
+                }
+                Token::Dotted(
+                    word @ ("reqnctapercluster" | "explicitcluster" | "maxclusterrank"),
+                ) => {
+                    allowed(&self.target, (90, false)).map_err(|why| (line, why))?;
+                    match word {
+                        "reqnctapercluster" => cluster = Some(self.triple()?),
+                        "explicitcluster" => explicit_cluster = true,
+                        _ => {
+                            self.small()?;
+                        }
+                    }
                 }
                 Token::Dotted("pragma") => self.pragma()?,
                 Token::Mark('{') => break,
@@ -530,6 +543,8 @@ impl<'a> Parser<'a> {
             max_ntid,
             required_ntid,
             min_blocks_per_sm: min_blocks,
+            cluster,
+            explicit_cluster,
             register_estimate: 0,
             code: Code::default(),
         });

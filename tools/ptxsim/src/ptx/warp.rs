@@ -106,6 +106,9 @@ impl<'a> Function<'a> {
                 mask: self.source(&operands[0], B32, Fit::Exact)?,
             });
         }
+        if s.opcode == "barrier" && mods.flag("cluster") {
+            return self.cluster_barrier(s, mods);
+        }
         mods.flag("cta");
         let kind = mods.need("its kind", &[("sync", 0), ("arrive", 1), ("red", 2)])?;
         let aligned = mods.flag("aligned") || s.opcode == "bar";

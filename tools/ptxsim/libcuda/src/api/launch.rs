@@ -3,7 +3,7 @@
 use std::ffi::{c_uint, c_void};
 
 use crate::{
-    attributes::{MAX_BLOCK, MAX_GRID},
+    attributes::{MAX_BLOCK, MAX_CLUSTER, MAX_GRID},
     driver::Driver,
     ffi::{Arguments, HostAddress, In},
     handles::Handle,
@@ -125,8 +125,11 @@ pub extern "C" fn cuLaunchKernelEx(
                         (attribute.value[0] >> 32) as u32,
                         attribute.value[1] as u32,
                     ];
-                    if [x, y, z] != [1, 1, 1] {
-                        let why = format!("clusters of ({x},{y},{z}) blocks are not simulated");
+                    let declared = driver.function_facts(function)?.kernel.cluster;
+                    if [x, y, z] != declared.unwrap_or([1, 1, 1]) {
+                        let why = format!(
+                            "clusters of ({x},{y},{z}) blocks that the kernel does not declare are not simulated"
+                        );
                         return Err(driver.refuse("cuLaunchKernelEx", why, Status::NotSupported));
                     }
                 }
@@ -212,6 +215,12 @@ fn check(driver: &Driver, function: Handle, geometry: &Geometry) -> Result<(), (
     }
     if outside(block, MAX_BLOCK) {
         return invalid(format!("block {block:?}, from 1 to {MAX_BLOCK:?}"));
+    }
+    let cluster = kernel.cluster.unwrap_or([1, 1, 1]);
+    let divides = |axis: usize| cluster[axis] > 0 && grid[axis].is_multiple_of(cluster[axis]);
+    if !(0..3).all(divides) || cluster.iter().product::<u32>() > MAX_CLUSTER {
+        let why = format!("grid {grid:?} in clusters of {cluster:?}, {MAX_CLUSTER} blocks at most");
+        return Err((why, Status::InvalidClusterSize));
     }
     let threads = block.iter().product::<u32>();
     let declared = kernel

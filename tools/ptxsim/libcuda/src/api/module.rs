@@ -281,7 +281,8 @@ pub extern "C" fn cuFuncGetAttribute(
     })
 }
 
-/// Dynamic shared memory is checked and kept; the carve-out is a hint; clusters are refused.
+/// Dynamic shared memory is checked and kept; the carve-out is a hint; a kernel's clusters are
+/// those that it declares.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuFuncSetAttribute(function: Handle, attribute: c_int, value: c_int) -> Status {
     in_context(|driver| {

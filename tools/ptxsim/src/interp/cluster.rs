@@ -1,31 +1,36 @@
-//! A block: its warps, shared memory and barriers, and the order in which its warps run.
+//! The blocks that run together: their warps, shared memory and barriers, and the order in which the warps run.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::barrier::Barrier;
+use super::barrier::{BARRIERS, Barrier};
 use super::hopper::Engines;
 use super::machine::{Machine, Site, Worker};
+use super::peers::Peers;
 use super::race::Order;
 use super::shared::Shared;
 use super::warp::{State, Warp};
-use super::wgmma::Together;
 use crate::finding::FindingKind;
 
-/// What the warps of a block share.
+/// What the warps of a cluster share.
 #[derive(Debug)]
 pub(crate) struct Common {
+    /// Of all blocks.
     pub shared: Shared,
     pub order: Order,
+    /// Those of the first block, of the second, ...
     pub barriers: Vec<Barrier>,
     pub engines: Engines,
+    pub peers: Peers,
 }
 
-/// A block that is run.
+/// A cluster that is run; in most launches one block.
 #[derive(Debug)]
-pub(crate) struct Block {
+pub(crate) struct Cluster {
+    /// Those of the first block, of the second, ...
     pub warps: Vec<Warp>,
     pub common: Common,
-    pub linear: u64,
+    /// Its number in row order.
+    number: u64,
     random: Random,
     /// The warp whose turn it is.
     turn: usize,
@@ -71,57 +76,59 @@ impl Random {
     }
 }
 
-impl Block {
-    pub fn new() -> Block {
-        let barriers = vec![Barrier::default(); 16];
+impl Cluster {
+    pub fn new() -> Cluster {
         let common = Common {
             shared: Shared::default(),
             order: Order::new(),
-            barriers,
+            barriers: Vec::new(),
             engines: Engines::default(),
+            peers: Peers::default(),
         };
-        Block {
+        Cluster {
             warps: Vec::new(),
             common,
-            linear: 0,
+            number: 0,
             random: Random(0),
             turn: 0,
             spent: 0,
         }
     }
 
-    /// Sets up a block to run from the start.
-    pub fn reset(&mut self, m: &Machine<'_>, linear: u64) {
-        self.linear = linear;
-        let warps = m.threads.div_ceil(32) as usize;
-        self.warps.resize_with(warps, Warp::default);
+    /// Sets up a cluster to run from the start.
+    pub fn reset(&mut self, m: &Machine<'_>, number: u64) {
+        self.number = number;
+        self.warps.resize_with(m.all_warps(), Warp::default);
         for (index, warp) in self.warps.iter_mut().enumerate() {
-            warp.reset(m, index as u32, linear);
+            warp.reset(m, index as u32, number);
         }
-        self.common.shared.reset(m.code, m.dynamic_shared, m.check);
-        self.common.order.reset(
+        let common = &mut self.common;
+        let blocks = m.blocks() as usize;
+        (common.shared).reset(m.code, m.dynamic_shared, blocks, m.check);
+        common.order.reset(
             m.check && m.fenced,
             m.check && m.fenced_shared,
-            m.code.mbarriers,
+            m.code.mbarriers || blocks > 1,
         );
-        self.common.barriers.fill(Barrier::default());
-        self.common.engines.mbarriers.clear();
-        self.common.engines.bulk.clear();
-        (self.common.engines.groups.iter_mut()).for_each(Together::clear);
-        self.random = Random(m.shuffle.unwrap_or(0) ^ linear.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        common.barriers.clear();
+        (common.barriers).resize(BARRIERS as usize * blocks, Barrier::default());
+        common.engines.reset(blocks);
+        common.peers = Peers::default();
+        self.random = Random(m.shuffle.unwrap_or(0) ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
         self.turn = 0;
     }
 
-    /// Runs the block's warps in turn, for about `budget` instructions; true when all have ended.
+    /// Runs the warps in turn, for about `budget` instructions; true when all have ended.
     pub fn run(&mut self, worker: &mut Worker<'_>, budget: u64) -> Result<bool, Stop> {
-        worker.enter(self.linear);
-        self.spent = BLOCK_COST;
+        worker.cluster = self.number;
+        self.spent = BLOCK_COST * u64::from(worker.m.blocks());
         let done = self.turns(worker, budget)?;
         let m = worker.m;
         if m.launch_limit != 0 {
             let total = m.spent.fetch_add(self.spent, Relaxed) + self.spent;
             if total > m.launch_limit {
                 let (limit, warp) = (m.launch_limit, &self.warps[self.turn]);
+                worker.enter(warp);
                 return Err(Stop {
                     pc: warp.pc,
                     thread: warp.index * 32,
@@ -154,21 +161,12 @@ impl Block {
             };
             let Some(index) = next else {
                 if self.warps.iter().all(|warp| warp.state == State::Done) {
-                    worker.end_block(self);
                     return Ok(true);
                 }
                 if worker.complete_barriers(self) {
                     continue;
                 }
-                let (kind, stop) = self.deadlock();
-                if worker.m.check {
-                    let site = Site {
-                        pc: stop.pc,
-                        thread: stop.thread,
-                    };
-                    worker.report(site, kind, || stop.message.clone());
-                }
-                return Err(stop);
+                return Err(self.deadlock(worker));
             };
             let turn = if worker.m.shuffle.is_some() {
                 1 + self.random.below(400)
@@ -176,6 +174,7 @@ impl Block {
                 TURN
             };
             let warp = &mut self.warps[index];
+            worker.enter(warp);
             warp.state = State::Running;
             let before = warp.executed;
             worker.run_warp(&mut self.common, warp, turn.min(budget))?;
@@ -188,12 +187,11 @@ impl Block {
             if self.turn >= count {
                 self.turn = 0;
             }
-            if self
-                .common
-                .barriers
-                .iter()
-                .any(|barrier| barrier.arrived != 0)
-            {
+            if self.warps[index].state == State::Done {
+                worker.end_warp(self, index);
+            }
+            let arrived = |barrier: &Barrier| barrier.arrived != 0;
+            if self.common.barriers.iter().any(arrived) || self.common.peers.any_arrived() {
                 worker.complete_barriers(self);
             }
             if self.spent >= budget && self.warps.iter().any(|warp| warp.state != State::Done) {
@@ -202,29 +200,36 @@ impl Block {
         }
     }
 
-    fn deadlock(&self) -> (FindingKind, Stop) {
+    /// No warp can go on: reports where the first of them is.
+    fn deadlock(&self, worker: &mut Worker<'_>) -> Stop {
         let find = |which: fn(&State) -> bool| self.warps.iter().find(|warp| which(&warp.state));
         let waiting = find(|state| matches!(state, State::Waiting(_)));
         let polling = find(|state| matches!(state, State::Polling(..)));
-        let (pc, thread) = polling
-            .or(waiting)
-            .map_or((0, 0), |warp| (warp.pc, warp.index * 32));
-        let (kind, message) = match polling {
-            Some(_) => (
+        let (kind, message) = match polling.map(|warp| warp.state) {
+            Some(State::Polling(address, _)) => (
                 FindingKind::MbarrierMisuse,
-                "deadlock: the phase of the mbarrier that this waits for is never complete",
+                format!(
+                    "deadlock: the phase of the mbarrier that this waits for is never complete{}",
+                    self.common.engines.missing(address)
+                ),
             ),
-            None => (
+            _ => (
                 FindingKind::BarrierDivergence,
-                "deadlock: the threads that this barrier waits for never arrive",
+                "deadlock: the threads that this barrier waits for never arrive".into(),
             ),
         };
-        let message = message.into();
-        let stop = Stop {
+        let (mut pc, mut thread) = (0, 0);
+        if let Some(warp) = polling.or(waiting) {
+            worker.enter(warp);
+            (pc, thread) = (warp.pc, warp.index * 32);
+        }
+        if worker.m.check {
+            worker.report(Site { pc, thread }, kind, || message.clone());
+        }
+        Stop {
             pc,
             thread,
             message,
-        };
-        (kind, stop)
+        }
     }
 }
