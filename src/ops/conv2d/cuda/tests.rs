@@ -7,8 +7,15 @@ use std::sync::Arc;
 
 use ptxsim::{LaunchConfig, Loaded, Memory, Module, launch};
 
+use super::backward::backward_by;
+use super::forward::forward_by;
+use super::tile::Tile;
+use super::wgrad::{Split, parts, weight_gradient_by};
 use super::*;
 use crate::device::cuda::modules;
+use crate::ops::conv2d::Geometry;
+use crate::program::gpu::Precision;
+use crate::tensor::Shape;
 
 const TILES: [Tile; 4] = [Tile::LARGE, Tile::NARROW, Tile::SMALL, Tile::ANY];
 
