@@ -2,17 +2,19 @@
 
 use super::extents::{Conv, int};
 use super::tile::{Tile, direct};
-use super::{Operand, Operands};
+use super::window::{Form, Frame};
+use super::{Operand, Operands, Weights};
 use crate::ops::activation::Activation;
-use crate::program::gpu::{GpuLaunch, Precision, THREADS};
+use crate::ops::conv2d::packed::Layout;
+use crate::program::gpu::{GpuLaunch, Precision, THREADS, Tensor};
 
 /// The arguments of [`backward`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backward {
     /// `[n, oh, ow, cout]`.
     pub dy: Operand,
-    /// The weights as [`pack`] leaves them.
-    pub packed: Operand,
+    /// `[kh, kw, cout, cin]`, or with groups as the forward pass reads them.
+    pub packed: Weights,
     /// Where `slope` is taken, as `dx`; it may be `dx` itself.
     pub x: Option<Operand>,
     /// `[n, h, w, cin]`.
@@ -25,7 +27,7 @@ pub(crate) struct Backward {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct JoinedBackward {
     /// Further terms of the same sums: a gradient `[n, h, w, cout]`, or of its 2x2 averages, and weights `[cout, cin]`.
-    pub beside: Option<(Operand, Operand)>,
+    pub beside: Option<(Operand, Weights)>,
     /// As `dx`; added before the slope.
     pub residual: Option<Operand>,
     /// As `dx`; added last.
@@ -52,16 +54,34 @@ pub(crate) fn backward_joined(
 ) -> GpuLaunch {
     let aligned = conv.aligned() && joined.split.is_none_or(|(at, _)| at % 4 == 0);
     let with = [joined.beside.is_some(), joined.halved, joined.beside_halved];
-    let tile = || {
-        Tile::choose(conv.phase_rows(), conv.channels()[0], aligned)
-            .or_measured(|| conv.site("conv2d_dgrad", &with.map(usize::from), precision))
+    let form = if conv.direct() {
+        Form::Direct
+    } else {
+        let tile = Tile::choose(conv.phase_rows(), conv.channels()[0], aligned);
+        let packed = b.packed.bf16.is_some() && joined.beside.is_none_or(|(_, w)| w.bf16.is_some());
+        let frame = (precision == Precision::Bf16 && packed)
+            .then(|| joined.frame(conv))
+            .flatten();
+        Form::choose(tile, frame.as_ref(), || {
+            conv.site("conv2d_dgrad", &with.map(usize::from), precision)
+        })
     };
-    backward_by((!conv.direct()).then(tile), precision, conv, b, joined)
+    backward_by(form, precision, conv, b, joined)
 }
 
-/// As [`backward_joined`], by tiles or directly.
+impl JoinedBackward {
+    fn frame(&self, conv: Conv) -> Option<Frame> {
+        Frame::backward(
+            conv,
+            self.halved || self.beside_halved,
+            self.beside.is_some(),
+        )
+    }
+}
+
+/// As [`backward_joined`], in this form.
 pub(super) fn backward_by(
-    tile: Option<Tile>,
+    form: Form,
     precision: Precision,
     conv: Conv,
     b: Backward,
@@ -70,36 +90,45 @@ pub(super) fn backward_by(
     let columns = conv.channels()[0];
     let halved = u32::from(joined.halved) + 2 * u32::from(joined.beside_halved);
     assert!(halved < 3, "the means of one source alone are undone");
-    let launch = match tile {
-        None => {
+    let tensors = |launch: GpuLaunch, read: fn(Weights) -> Operand| {
+        (launch.operand(b.dy).operand(read(b.packed)))
+            .operand_or_null(joined.beside.map(|(dy, _)| dy))
+            .operand_or_null(joined.beside.map(|(_, packed)| read(packed)))
+            .operand_or_null(b.x)
+            .operand_or_null(joined.residual)
+            .operand_or_null(joined.start)
+            .operand(b.dx)
+            .operand_or_null(joined.split.map(|(_, dx)| dx))
+    };
+    let split = |launch: GpuLaunch| {
+        launch
+            .value(int(joined.split.map_or(columns, |(at, _)| at)))
+            .value(halved)
+    };
+    let launch = match form {
+        Form::Direct => {
             let plain = joined.beside.is_none() && joined.split.is_none() && halved == 0;
             assert!(
                 plain && joined.residual.is_none(),
                 "only tiles have a second source, a split or averages: {conv:?}"
             );
             (direct("dgrad", conv.x_pixels() * columns).operand(b.dy))
-                .operand(b.packed)
+                .operand(b.packed.exact)
                 .operand_or_null(b.x)
                 .operand_or_null(joined.start)
                 .operand(b.dx)
                 .value(conv)
         }
-        Some(tile) => {
+        Form::Tile(tile) => {
             let phases = (conv.stride * conv.stride) as usize;
             let blocks = tile.blocks(conv.phase_rows(), columns);
-            (tile.launch("dgrad", precision).grid([blocks, 1, phases]))
-                .operand(b.dy)
-                .operand(b.packed)
-                .operand_or_null(joined.beside.map(|(dy, _)| dy))
-                .operand_or_null(joined.beside.map(|(_, packed)| packed))
-                .operand_or_null(b.x)
-                .operand_or_null(joined.residual)
-                .operand_or_null(joined.start)
-                .operand(b.dx)
-                .operand_or_null(joined.split.map(|(_, dx)| dx))
-                .value(conv)
-                .value(int(joined.split.map_or(columns, |(at, _)| at)))
-                .value(halved)
+            let launch = (tile.launch("dgrad", precision)).grid([blocks, 1, phases]);
+            split(tensors(launch, |w| w.exact).value(conv))
+        }
+        Form::Window(window) => {
+            let frame = joined.frame(conv).expect("chosen because it has a window");
+            let (launch, cut) = window.launch("dgrad", &frame);
+            split((tensors(launch, Weights::in_bf16).value(frame.conv)).value(cut))
         }
     };
     launch.value(b.slope.code())
@@ -121,4 +150,24 @@ pub(crate) fn transpose(
         .count(columns)
         .count(matrices)
         .count(room)
+}
+
+/// [`transpose`]s weights and, behind that, makes both layouts in bf16.
+pub(super) fn pack_bf16(
+    w: Operand,
+    packed: Tensor,
+    [matrices, rows, columns]: [usize; 3],
+    at: Layout,
+) -> GpuLaunch {
+    GpuLaunch::new("conv2d_window_bf16", "conv2d_pack_bf16")
+        .grid([columns.div_ceil(32), rows.div_ceil(32), matrices])
+        .block(THREADS)
+        .operand(w)
+        .operand((packed, 0))
+        .operand((packed, at.straight))
+        .operand((packed, at.transposed))
+        .count(rows)
+        .count(columns)
+        .count(matrices)
+        .count(at.straight)
 }

@@ -111,6 +111,29 @@ impl Conv {
         self.cin % 4 == 0 && self.cout % 4 == 0
     }
 
+    /// What a window is longer than one pixel, along each axis.
+    pub(super) fn span(&self) -> [i32; 2] {
+        [self.kh, self.kw].map(|taps| (taps - 1) * self.dilation)
+    }
+
+    /// The same products with all pixels in one line, if each reads its own alone.
+    pub(super) fn in_line(self) -> Self {
+        let same = (self.h, self.w) == (self.oh, self.ow);
+        let padded = self.pad_top != 0 || self.pad_left != 0;
+        if self.taps() != 1 || self.stride != 1 || !same || padded {
+            return self;
+        }
+        let pixels = int(self.x_pixels());
+        Conv {
+            n: 1,
+            h: 1,
+            w: pixels,
+            oh: 1,
+            ow: pixels,
+            ..self
+        }
+    }
+
     /// Rows and columns of `dw` as a matrix.
     pub(super) fn weights(&self) -> [usize; 2] {
         [

@@ -1,7 +1,6 @@
 //! The tiles of implicit matrix products, the rule that chooses among them, and the direct form.
 
 use crate::program::gpu::{GpuLaunch, Precision};
-use crate::program::variants::{self, Site};
 
 /// The tile of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +35,6 @@ impl Tile {
 
     pub fn name(self) -> String {
         format!("{}x{}", self.m, self.n)
-    }
-
-    /// This tile, which the rule takes, or the one that was measured to be faster.
-    pub fn or_measured(self, site: impl FnOnce() -> Site) -> Self {
-        match Tile::ALIGNED.iter().position(|tile| *tile == self) {
-            Some(rule) => variants::choose(site, &Tile::ALIGNED, Tile::name, rule),
-            None => self,
-        }
     }
 
     /// For a product of `rows` x `columns`; `aligned` if all rows of its factors and result begin on 16 bytes.
