@@ -167,7 +167,7 @@ impl<'a> Bottleneck<'a> {
     fn expand(&self, x: usize, post: Activation) -> GpuLaunch {
         let arguments = Forward {
             x: (Tensor::Input(x), 0),
-            w: self.weight(self.at.w1),
+            w: self.weight(self.at.w1).into(),
             bias: Some(self.weight(self.at.b1)),
             residual: None,
             y: self.expanded,
@@ -210,7 +210,7 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[0], 1);
     let project = Forward {
         x: b.mixed,
-        w: b.weight(b.at.w2),
+        w: b.weight(b.at.w2).into(),
         bias: Some(b.weight(b.at.b2)),
         residual: None,
         y: (Tensor::Output(0), 0),
@@ -240,14 +240,14 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[1], 2);
     let project = Backward {
         dy: (Tensor::Input(0), 0),
-        packed: b.weight(b.at.w2_transposed),
+        packed: b.weight(b.at.w2_transposed).into(),
         x: Some(b.mixed),
         dx: b.mixed,
         slope: Activation::Swish,
     };
     let expand = Backward {
         dy: b.expanded,
-        packed: b.weight(b.at.w1_transposed),
+        packed: b.weight(b.at.w1_transposed).into(),
         x: None,
         dx: (Tensor::Output(0), 0),
         slope: Activation::None,
