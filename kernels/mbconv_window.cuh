@@ -73,23 +73,3 @@ __device__ inline void correlate(float2 (&sum)[DOWN * ACROSS], const bf16 *padde
         }
     }
 }
-
-// The lanes of a quad hold word j of n-tile i as own[i] in lane j; afterwards lane i holds n-tile i, four words.
-__device__ inline uint4 transpose_quad(const unsigned (&own)[4]) {
-    const unsigned all = 0xffffffffu, lane = threadIdx.x;
-    const bool odd = lane & 1, high = lane & 2;
-    unsigned a[4], b[4];
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        const unsigned other = __shfl_xor_sync(all, odd ? own[i] : own[i + 1], 1);
-        a[i] = odd ? other : own[i];         // word 2 (j / 2) of the n-tile of this lane's parity
-        a[i + 1] = odd ? own[i + 1] : other; // the word behind it
-    }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const unsigned other = __shfl_xor_sync(all, high ? a[i] : a[2 + i], 2);
-        b[i] = high ? other : a[i];
-        b[2 + i] = high ? a[2 + i] : other;
-    }
-    return make_uint4(b[0], b[1], b[2], b[3]);
-}
