@@ -16,6 +16,7 @@
 // per tile, phases of dgrad and parts of wgrad along z; of the direct form: a thread per output element, parts along z.
 
 #include "conv2d.cuh"
+#include "conv2d_pack.cuh"
 
 // A thread per y[n, oy, ox, o].
 extern "C" __global__ void conv2d_fprop_f32_direct(const float *x, const float *w, const float *bias, const float *residual, float *y,
@@ -92,17 +93,11 @@ extern "C" __global__ void conv2d_wgrad_reduce_f32(const float *part, float *dw,
 
 // Tiles of 32x32 of the matrices, 32x8 threads a block, matrices along z; the blocks of the last one fill the tail with zeros.
 extern "C" __global__ void conv2d_pack_f32(const float *w, float *wt, unsigned rows, unsigned columns, unsigned matrices, unsigned count) {
-    __shared__ float tile[32][33]; // the padding puts a column into 32 banks
-    const unsigned x = threadIdx.x % 32, y = threadIdx.x / 32;
-    const unsigned i0 = blockIdx.y * 32, j0 = blockIdx.x * 32, matrix = blockIdx.z * rows * columns;
-    for (unsigned r = y; r < 32; r += 8)
-        if (i0 + r < rows && j0 + x < columns) tile[r][x] = w[matrix + (i0 + r) * columns + j0 + x];
+    __shared__ PackTile tile;
+    tile.load(w, rows, columns);
     __syncthreads();
-    for (unsigned r = y; r < 32; r += 8)
-        if (j0 + r < columns && i0 + x < rows) wt[matrix + (j0 + r) * rows + i0 + x] = tile[x][r];
-    if (blockIdx.z != matrices - 1) return;
-    const unsigned block = blockIdx.y * gridDim.x + blockIdx.x, threads = gridDim.x * gridDim.y * blockDim.x;
-    for (unsigned at = matrices * rows * columns + block * blockDim.x + threadIdx.x; at < count; at += threads) wt[at] = 0.0f;
+    tile.store_transposed(wt, rows, columns);
+    fill_tail(wt, matrices * rows * columns, count);
 }
 
 CONV2D_KERNELS(f32, Ffma)

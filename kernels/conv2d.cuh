@@ -16,15 +16,8 @@
 // window, four to each, so that a tile holds whole windows. The gradient of that reads dy as if it still had a pixel for each of y.
 #pragma once
 
+#include "conv2d_ends.cuh"
 #include "tiles.cuh"
-
-// By value; `Conv` in src/ops/conv2d/cuda.rs.
-struct Conv {
-    int n, h, w, cin;
-    int oh, ow, cout;
-    int kh, kw;
-    int stride, dilation, pad_top, pad_left, groups;
-};
 
 // One axis of a walk: destination a reads source a * scale + start + j * step for the taps first + j * every, j < count.
 struct Axis {
@@ -265,8 +258,7 @@ struct Common {
 };
 
 // y = post(conv(pre(x), w) + x2 w2 + bias + residual), x2 [n, oh, ow, channels] or null; with `pooled` the products are averaged over 2x2
-// pixels. Where `after` is given, it gets y, and y what post is taken of. Blocks that share pixels are neighbours: x is read from L2
-// again, not from memory.
+// pixels. Blocks that share pixels are neighbours: x is read from L2 again, not from memory.
 template <class T>
 __device__ inline void fprop(const float *x, const float *w, const float *x2, const float *w2, const float *bias, const float *residual,
                              float *y, float *after, const Conv &c, int channels, int pooled, unsigned pre, unsigned post) {
@@ -290,30 +282,16 @@ __device__ inline void fprop(const float *x, const float *w, const float *x2, co
         }
         __syncthreads();
     } while (block.source == 1 && x2 != nullptr);
-    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, pooled, [&](int row, int column, Pack<T::V> value) {
-        const int to = block.rows[row].w, o = block.n0 + column;
-        if (to < 0 || o >= c.cout) return;
-        const int at = to * c.cout + o; // y[n, oy, ox, o]
-        if (bias != nullptr) {
-            const Pack<T::V> b = load_pack<T::V>(&bias[o]);
-#pragma unroll
-            for (int v = 0; v < T::V; ++v) value.v[v] += b.v[v];
-        }
-        if (residual != nullptr) {
-            const Pack<T::V> r = load_pack<T::V>(&residual[at]);
-#pragma unroll
-            for (int v = 0; v < T::V; ++v) value.v[v] += r.v[v];
-        }
-        if (after != nullptr) store_pack<T::V>(&y[at], value);
-#pragma unroll
-        for (int v = 0; v < T::V; ++v) value.v[v] = activate(post, value.v[v]);
-        store_pack<T::V>(after != nullptr ? &after[at] : &y[at], value);
+    const FpropEnd end = {bias, residual, y, after, c.cout, post};
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, pooled, [&](int row, int column, const Pack<T::V> &value) {
+        Pack<T::V> beside[FpropEnd::READS];
+        end.read(block.rows[row].w, block.n0 + column, beside);
+        end.finish(block.rows[row].w, block.n0 + column, value, beside);
     });
 }
 
-// [dx, dx2] = pre'(x) * (conv^T(dy, w) + dy2 w2^T + residual) + start: the first `split` channels go to dx, the others to dx2, to which
-// neither of the summands nor the slope belongs. x may be dx: a thread reads an element right before it writes it. Of `halved`, bit 0
-// says that dy, and bit 1 that dy2, is the gradient of 2x2 averages; not both.
+// [dx, dx2] = pre'(x) * (conv^T(dy, w) + dy2 w2^T + residual) + start. Of `halved`, bit 0 says that dy, and bit 1 that dy2, is the
+// gradient of 2x2 averages; not both.
 template <class T>
 __device__ inline void dgrad(const float *dy, const float *wt, const float *dy2, const float *wt2, const float *x, const float *residual,
                              const float *start, float *dx, float *dx2, const Conv &c, int split, int halved, unsigned pre) {
@@ -346,30 +324,11 @@ __device__ inline void dgrad(const float *dy, const float *wt, const float *dy2,
         }
         __syncthreads();
     } while (block.source == 0);
-    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, 0, [&](int row, int column, Pack<T::V> value) {
-        const int to = block.rows[row].w, i = block.n0 + column;
-        if (to < 0 || i >= c.cin) return;
-        if (i >= split) {
-            store_pack<T::V>(&dx2[to * (c.cin - split) + i - split], value);
-            return;
-        }
-        const int at = to * split + i; // dx[n, iy, ix, i]
-        if (residual != nullptr) {
-            const Pack<T::V> r = load_pack<T::V>(&residual[at]);
-#pragma unroll
-            for (int v = 0; v < T::V; ++v) value.v[v] += r.v[v];
-        }
-        if (pre != 0) {
-            const Pack<T::V> slope = load_pack<T::V>(&x[at]);
-#pragma unroll
-            for (int v = 0; v < T::V; ++v) value.v[v] *= activation_slope(pre, slope.v[v]);
-        }
-        if (start != nullptr) {
-            const Pack<T::V> s = load_pack<T::V>(&start[at]);
-#pragma unroll
-            for (int v = 0; v < T::V; ++v) value.v[v] += s.v[v];
-        }
-        store_pack<T::V>(&dx[at], value);
+    const DgradEnd end = {x, residual, start, dx, dx2, c.cin, split, pre};
+    write_out<T>(reinterpret_cast<float *>(dynamic_shared), sum, 0, [&](int row, int column, const Pack<T::V> &value) {
+        Pack<T::V> beside[DgradEnd::READS];
+        end.read(block.rows[row].w, block.n0 + column, beside);
+        end.finish(block.rows[row].w, block.n0 + column, value, beside);
     });
 }
 

@@ -68,6 +68,26 @@ __device__ inline float4 from_lane(float4 v, int bit) {
                        __shfl_xor_sync(all, v.w, bit));
 }
 
+// The lanes of a quad hold word j of n-tile i as own[i] in lane j; afterwards lane i holds n-tile i, four words.
+__device__ inline uint4 transpose_quad(const unsigned (&own)[4]) {
+    const unsigned all = 0xffffffffu, lane = threadIdx.x;
+    const bool odd = lane & 1, high = lane & 2;
+    unsigned a[4], b[4];
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const unsigned other = __shfl_xor_sync(all, odd ? own[i] : own[i + 1], 1);
+        a[i] = odd ? other : own[i];         // word 2 (j / 2) of the n-tile of this lane's parity
+        a[i + 1] = odd ? own[i + 1] : other; // the word behind it
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const unsigned other = __shfl_xor_sync(all, high ? a[i] : a[2 + i], 2);
+        b[i] = high ? other : a[i];
+        b[2 + i] = high ? a[2 + i] : other;
+    }
+    return make_uint4(b[0], b[1], b[2], b[3]);
+}
+
 // A rectangle of an image's pixels.
 struct Region {
     int top, left, height, width;
@@ -174,6 +194,20 @@ struct TileSums {
     // The same with rows of a that lie anywhere: rows(i) is the address of the lane's place in the fragments of the warp's m-tile i.
     template <int S, bool TRANSPOSED, class Rows>
     __device__ void add_rows(Rows rows, const bf16 *b) {
+        add_fragments<S, TRANSPOSED>([&](unsigned (&left)[4], int i, int k) { load_at(left, rows(i) + k * BYTES); }, b);
+    }
+
+    // The same with a[S][M] that lies in lines of STRIDE.
+    template <int S, int STRIDE, bool TRANSPOSED>
+    __device__ void add_lines(const bf16 *a, const bf16 *b) {
+        const unsigned own = shared_address(lane_of_a_transposed(a + pixel, STRIDE, threadIdx.x % 32));
+        add_fragments<S, TRANSPOSED>(
+            [&](unsigned (&left)[4], int i, int k) { load_transposed_at(left, own + (k * STRIDE + i * 16) * BYTES); }, b);
+    }
+
+    // The same with fragments of a that load(left, i, k) brings for the warp's m-tile i.
+    template <int S, bool TRANSPOSED, class Load>
+    __device__ void add_fragments(Load load, const bf16 *b) {
         const int lane = threadIdx.x % 32, stride = TRANSPOSED ? S + PAD : N + PAD;
         const unsigned own =
             shared_address(TRANSPOSED ? lane_of_b_transposed(b + column * stride, stride, lane) : lane_of_b(b + column, stride, lane));
@@ -181,7 +215,7 @@ struct TileSums {
         for (int k = 0; k < S; k += 16) {
             unsigned left[4][4], right[4];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) load_at(left[i], rows(i) + k * BYTES);
+            for (int i = 0; i < 4; ++i) load(left[i], i, k);
 #pragma unroll
             for (int j = 0; j < TILES; j += 2) {
                 if (TRANSPOSED)

@@ -2,7 +2,7 @@
 // has, where all lies in shared memory, how weights and kept tensors come and go, and the depthwise window on tensor cores.
 #pragma once
 
-#include "mbconv_window.cuh"
+#include "mbconv_tile.cuh"
 #include "wgmma.cuh"
 
 // Hidden channels of a slice.

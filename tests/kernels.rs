@@ -112,10 +112,11 @@ fn programs(preset: &str) -> Vec<Plan> {
         4,
         NoiseSource::Streams(0),
     );
-    let ebm = ebm_programs::train_step(&chains, &config.train_ebm, 4, false);
+    let ebm = |precision| ebm_programs::train_step(&chains, &config.train_ebm, precision, 4, false);
     vec![
         vae.tape.plan("stage1/train"),
-        ebm.tape.plan("stage2/update"),
+        ebm(Precision::F32).tape.plan("stage2/update"),
+        ebm(Precision::Bf16).tape.plan("stage2/update"),
         chains.start().plan("stage2/start"),
         chains
             .step(StepNoise::Generated, false)

@@ -200,7 +200,8 @@ impl<'d> Bench<'d> {
     fn prepare_energy(&mut self, weights: Option<&Checkpoint>) -> Result<(), TrainError> {
         let chains = self.chains();
         let iterations = POWER_ITERATIONS[1];
-        let record = ebm_programs::train_step(&chains, &self.config.train_ebm, iterations, false);
+        let (train, precision) = (&self.config.train_ebm, self.config.run.gpu_precision());
+        let record = ebm_programs::train_step(&chains, train, precision, iterations, false);
         let program = self.device.prepare(record.tape.plan("stage2/update"))?;
         // Moments and spectral vectors start as in training, and so do the weights, unless they are given.
         StateList::of(EBM, &record).start(self.device, self.config.run.seed)?;

@@ -78,8 +78,9 @@ pub fn energy(config: &Ebm, net: &Net<'_>, x: Var) -> Var {
     let places = (blocks(config.network).iter().enumerate()).map(|(i, Block(width, down))| {
         (root.sub("blocks").sub(i), width * config.n_channel, *down)
     });
-    // Data-dependent initialisation goes layer by layer; so does training, whose first Adam step is the sign of gradients near zero.
-    let h = if tape.fused() && !net.data_init && net.mode == Mode::Eval {
+    // Data-dependent initialisation goes layer by layer.
+    let joins = net.mode == Mode::Eval || net.joins_in_training;
+    let h = if tape.fused() && !net.data_init && joins {
         let (w, bias) = stem.weight_normed(tape.shape(x).last(), conv, None);
         let act = Activation::LipSwish;
         let (before, after) = stem.label(|| conv2d_activated(tape, x, w, bias, act, conv.geometry));

@@ -40,6 +40,8 @@ pub struct Net<'t> {
     pub data_init: bool,
     /// Whether the inputs and results of its parts are kept for comparison.
     pub traced: bool,
+    /// Whether layers that are joined in evaluation are so in training as well. Their sums then come in another order than layer by layer.
+    pub joins_in_training: bool,
     prefix: String,
     table: RefCell<Table>,
 }
@@ -65,6 +67,7 @@ impl<'t> Net<'t> {
             mode,
             data_init: false,
             traced: false,
+            joins_in_training: false,
             prefix: prefix.to_owned(),
             table: RefCell::default(),
         }
@@ -79,6 +82,12 @@ impl<'t> Net<'t> {
     /// The same with the inputs and results of its parts kept under their names; to be read with [`Net::traces`].
     pub fn with_traces(mut self) -> Self {
         self.traced = true;
+        self
+    }
+
+    /// The same with layers joined in training too, if `joins`.
+    pub fn joining_in_training(mut self, joins: bool) -> Self {
+        self.joins_in_training = joins;
         self
     }
 

@@ -163,7 +163,13 @@ fn import_ebm(
         target: config.train_ebm.target,
         temperature: 1.0,
     };
-    let recorded = ebm_programs::train_step(&chains, &config.train_ebm, POWER_ITERATIONS[1], false);
+    let recorded = ebm_programs::train_step(
+        &chains,
+        &config.train_ebm,
+        config.run.gpu_precision(),
+        POWER_ITERATIONS[1],
+        false,
+    );
     let states = StateList::of(EBM, &recorded);
     let brought = Brought {
         file,

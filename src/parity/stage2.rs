@@ -10,6 +10,7 @@ use super::rule::Checks;
 use crate::config::{Target, TrainEbm};
 use crate::device::ProgramId;
 use crate::langevin::programs::{Chains, EBM, StepNoise};
+use crate::program::gpu::Precision;
 use crate::train::ebm_programs;
 use crate::train::vae_programs::{POWER_ITERATIONS, VAE};
 
@@ -120,8 +121,9 @@ pub(super) fn train(
         clip_grad: true,
         ..TrainEbm::default()
     };
-    let steps = POWER_ITERATIONS
-        .map(|power| ebm_programs::train_step(&prepared.chains, &config, power, true));
+    let steps = POWER_ITERATIONS.map(|power| {
+        ebm_programs::train_step(&prepared.chains, &config, Precision::F32, power, true)
+    });
     // The programs declare the VAE's parameters too; those are not moved.
     let specs = &steps[0].params;
     m.load(EBM, specs, &prepared.ebm.weights)?;

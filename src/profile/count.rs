@@ -6,7 +6,7 @@
 //! stored in: two for an intermediate in bf16, else four. What is re-read by several blocks is
 //! weights, and rows that blocks in flight share: [`Node::weights`] says how much the former is, to be held against the L2.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -159,16 +159,23 @@ fn slot(launch: &Launch, tensor: Tensor) -> Option<&Slot> {
     }
 }
 
-/// The addresses that a launch is given, tables included.
+/// The addresses that a launch is given, those of a table once.
 fn addresses(launch: &GpuLaunch) -> impl Iterator<Item = (Tensor, usize)> {
     launch.args.iter().flat_map(|arg| match arg {
         Arg::Address(tensor, element) => vec![(*tensor, *element)],
-        Arg::Table(words) => (words.iter())
-            .filter_map(|word| match word {
-                Word::Address(tensor, element) => Some((*tensor, *element)),
-                Word::Number(_) => None,
-            })
-            .collect(),
+        Arg::Table(words) => {
+            let mut all = Vec::new();
+            let mut seen = HashSet::new();
+            for word in words {
+                // A table names a tensor for each block that works on a piece of it.
+                if let Word::Address(tensor, element) = word
+                    && seen.insert((*tensor, *element))
+                {
+                    all.push((*tensor, *element));
+                }
+            }
+            all
+        }
         Arg::Value(_) | Arg::Noise | Arg::Null => Vec::new(),
     })
 }

@@ -56,8 +56,10 @@ impl Program {
             Program::Energy => {
                 let chains = chains(config, batch);
                 let iterations = POWER_ITERATIONS[1];
+                let precision = config.run.gpu_precision();
+                let train = &config.train_ebm;
                 let recorded =
-                    ebm_programs::train_step(&chains, &config.train_ebm, iterations, false);
+                    ebm_programs::train_step(&chains, train, precision, iterations, false);
                 recorded.tape.plan("stage2/update")
             }
         }

@@ -33,7 +33,7 @@ impl Precision {
 }
 
 /// A tensor of the launch's op.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tensor {
     /// Input of this index.
     Input(usize),

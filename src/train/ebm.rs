@@ -87,9 +87,16 @@ impl<'d> EbmTrainer<'d> {
         let chains = chains_of(c.batch_size, c.target);
         let mut guard = Guard::new(&config.guard, Stage::Ebm);
         let judgement = Judgement::new(&config.guard, Stage::Ebm);
+        let precision = config.run.gpu_precision();
         let record = |n: usize, iterations: usize| match guard.enabled() {
-            true => guarded_step(&chains_of(n, c.target), c, iterations, &judgement),
-            false => train_step(&chains_of(n, c.target), c, iterations, false),
+            true => guarded_step(
+                &chains_of(n, c.target),
+                c,
+                precision,
+                iterations,
+                &judgement,
+            ),
+            false => train_step(&chains_of(n, c.target), c, precision, iterations, false),
         };
         let states = StateList::of(EBM, &record(c.batch_size, POWER_ITERATIONS[1]));
         let [first_iterations, rest_iterations] = POWER_ITERATIONS;

@@ -11,6 +11,7 @@ use crate::ops::layout::{concat, slice};
 use crate::ops::optim::{AdamSettings, adam_clip, clipped_gradients};
 use crate::ops::reduce::mean;
 use crate::ops::{Recorder, Var};
+use crate::program::gpu::Precision;
 use crate::tape::Tape;
 use crate::tensor::Shape;
 
@@ -51,13 +52,18 @@ pub fn evaluate(config: &Ebm, images: Shape) -> Recorded {
 /// Negatives are decoded from the chains' state; no gradient flows through the chain. Feeds: `x` (positives, as many as there
 /// are chains), scalars `lr`, `t` (updates from 1). Outputs: `loss`, `loss_total`, `pos_out`, `neg_out` `[n]`, `norm_loss`.
 /// With `trace` also `final_neg_x` and each gradient before and after clipping.
+///
+/// In f32 the network is recorded layer by layer: the first step of Adam is the sign of a gradient, and where that is near zero the official
+/// code's order of sums decides it. With a lower `precision` that order means nothing, and activations, skips and pooling are joined with
+/// the convolutions as in the chains.
 pub fn train_step(
     chains: &Chains,
     config: &TrainEbm,
+    precision: Precision,
     power_iterations: usize,
     trace: bool,
 ) -> Recorded {
-    record(chains, config, power_iterations, trace, None)
+    record(chains, config, precision, power_iterations, trace, None)
 }
 
 /// The same under a guard, which withholds the update of a bad step. A further feed is `extra_alpha`, added to the weight of the
@@ -65,15 +71,24 @@ pub fn train_step(
 pub(crate) fn guarded_step(
     chains: &Chains,
     config: &TrainEbm,
+    precision: Precision,
     power_iterations: usize,
     guard: &Judgement,
 ) -> Recorded {
-    record(chains, config, power_iterations, false, Some(guard))
+    record(
+        chains,
+        config,
+        precision,
+        power_iterations,
+        false,
+        Some(guard),
+    )
 }
 
 fn record(
     chains: &Chains,
     config: &TrainEbm,
+    precision: Precision,
     power_iterations: usize,
     trace: bool,
     guard: Option<&Judgement>,
@@ -81,7 +96,7 @@ fn record(
     let tape = Tape::new();
     let (vae, net) = (
         Net::new(&tape, VAE, Mode::Eval),
-        Net::new(&tape, EBM, Mode::Train),
+        Net::new(&tape, EBM, Mode::Train).joining_in_training(precision != Precision::F32),
     );
     let n = chains.n;
     let positives = tape.feed("x", chains.model.image_shape(n));

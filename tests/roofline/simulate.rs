@@ -18,14 +18,6 @@ pub struct Usage {
     pub shared: u32,
 }
 
-/// One launch, counted.
-#[derive(Clone, Debug)]
-pub struct Counted {
-    pub counters: Counters,
-    /// Blocks that all multiprocessors hold at once.
-    pub resident: f64,
-}
-
 /// Launches that count alike: kernel, geometry and numbers by value.
 type Key = (String, [u32; 3], [u32; 3], u32, Vec<Vec<u8>>);
 
@@ -46,20 +38,13 @@ fn key(launch: &GpuLaunch) -> Key {
     )
 }
 
-/// Parsed kernels, and the launches counted so far.
-pub struct Simulator {
-    chip: Chip,
-    modules: HashMap<&'static str, Arc<Module>>,
-    usage: HashMap<&'static str, Usage>,
-    known: HashMap<Key, Counted>,
-}
+/// What `ptxas` found of each kernel for an architecture.
+pub struct Usages(HashMap<&'static str, Usage>);
 
-impl Simulator {
-    pub fn new(chip: Chip) -> Self {
-        let arch = format!(
-            "sm_{}{}",
-            chip.compute_capability.0, chip.compute_capability.1
-        );
+impl Usages {
+    pub fn of(chip: &Chip) -> Self {
+        let (major, minor) = chip.compute_capability;
+        let arch = format!("sm_{major}{minor}");
         let mut usage = HashMap::new();
         for line in modules::PTX.iter().flat_map(|(_, text)| text.lines()) {
             let Some(rest) = line.strip_prefix("// kernelc: usage ") else {
@@ -83,20 +68,33 @@ impl Simulator {
                 );
             }
         }
-        Simulator {
-            chip,
-            modules: HashMap::new(),
-            usage,
-            known: HashMap::new(),
-        }
+        Usages(usage)
     }
 
-    pub fn usage(&self, kernel: &str) -> Usage {
-        self.usage[kernel]
+    pub fn kernel(&self, name: &str) -> Usage {
+        self.0[name]
     }
 
+    /// Blocks of a launch that all multiprocessors hold at once.
+    pub fn resident(&self, chip: &Chip, l: &GpuLaunch) -> f64 {
+        let usage = self.kernel(&l.function);
+        let shared = usage.shared + l.shared;
+        let threads = l.block.iter().product();
+        let per_sm = chip.blocks_per_sm_for(threads, usage.registers, shared);
+        f64::from(per_sm * chip.sms)
+    }
+}
+
+/// Parsed kernels, and the launches counted so far. What a launch does depends on no chip.
+#[derive(Default)]
+pub struct Simulator {
+    modules: HashMap<&'static str, Arc<Module>>,
+    known: HashMap<Key, Counters>,
+}
+
+impl Simulator {
     /// Counts the launches of a node, in order.
-    pub fn count(&mut self, node: &Launch, planned: &Planned) -> Vec<Counted> {
+    pub fn count(&mut self, node: &Launch, planned: &Planned) -> Vec<Counters> {
         let runs = || {
             planned
                 .kernel
@@ -117,7 +115,7 @@ impl Simulator {
         runs().map(|l| self.known[&key(l)].clone()).collect()
     }
 
-    fn run(&mut self, l: &GpuLaunch, buffers: &Buffers, memory: &Memory) -> Counted {
+    fn run(&mut self, l: &GpuLaunch, buffers: &Buffers, memory: &Memory) -> Counters {
         let module = self.modules.entry(l.module).or_insert_with(|| {
             let text = modules::ptx(l.module).expect("a module of the binary");
             Arc::new(Module::parse(l.module, text).expect("PTX that the simulator takes"))
@@ -126,7 +124,6 @@ impl Simulator {
         let mut config = LaunchConfig::new(l.grid, l.block);
         config.dynamic_shared = l.shared;
         config.check = false;
-        config.chip = self.chip.clone();
         let kernel = module.kernel(&l.function).expect("a kernel of the module");
         config.params = vec![0; kernel.param_bytes as usize];
         for (param, arg) in kernel.params.iter().zip(&l.args) {
@@ -152,16 +149,7 @@ impl Simulator {
         let report = launch(&loaded, &l.function, &config, memory)
             .unwrap_or_else(|e| panic!("{} on the simulator: {e}", l.function));
         let json = serde_json::to_value(&report.counters).expect("counters are plain numbers");
-        let usage = self.usage(&l.function);
-        let shared = usage.shared + l.shared;
-        let threads = l.block.iter().product();
-        let per_sm = self
-            .chip
-            .blocks_per_sm_for(threads, usage.registers, shared);
-        Counted {
-            counters: serde_json::from_value(json).expect("the simulator's names"),
-            resident: f64::from(per_sm * self.chip.sms),
-        }
+        serde_json::from_value(json).expect("the simulator's names")
     }
 }
 

@@ -25,6 +25,7 @@ modules![
     "conv2d",
     "conv2d_bf16",
     "conv2d_tf32",
+    "conv2d_window_bf16",
     "data_init",
     "decoder",
     "dwconv",

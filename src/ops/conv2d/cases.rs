@@ -123,6 +123,13 @@ fn plain() -> Vec<(&'static str, [usize; 4], [usize; 4], Geometry)> {
             [3, 3, 20, 36],
             Geometry::same(3),
         ),
+        // Several images in a tile, more than one chunk of channels, more columns than a tile.
+        (
+            "3x3 on small images",
+            [5, 8, 7, 36],
+            [3, 3, 36, 72],
+            Geometry::same(3),
+        ),
         (
             "3x3 stride 2 in fours",
             [2, 9, 7, 36],

@@ -62,7 +62,7 @@ fn without_images(w: Shape, groups: usize) -> ConvGeometry {
     describe(Geometry::same(1).grouped(groups), x, w)
 }
 
-/// Elements of the packed weights: room for the native layout as well as for the weights as they are.
+/// Elements of the first part of packed weights: room for the native layout as well as for the weights as they are.
 pub(super) fn packed_len(w: Shape, groups: usize) -> usize {
     conv::dgrad_packed_len(&without_images(w, groups)).max(w.len())
 }
@@ -70,7 +70,9 @@ pub(super) fn packed_len(w: Shape, groups: usize) -> usize {
 pub(super) fn pack(op: &Pack, io: &mut Io<'_, f32>) {
     let g = without_images(io.input_shape(0), op.groups);
     let w = io.input(0);
-    conv::pack_dgrad(&g, w, io.out());
+    let (native, others) = io.out().split_at_mut(conv::dgrad_packed_len(&g));
+    conv::pack_dgrad(&g, w, native);
+    others.fill(0.0);
 }
 
 pub(super) fn dgrad_workspace(op: &Dgrad) -> usize {
@@ -123,7 +125,7 @@ fn second_part(w: Shape, split: usize) -> usize {
     gemm::packed_len(w.last(), split)
 }
 
-/// Elements of the packed weights: room for the native layout as well as for the weights as they are.
+/// Elements of the first part of packed weights: room for the native layout as well as for the weights as they are.
 pub(super) fn joined_packed_len(w: Shape, split: usize) -> usize {
     (second_part(w, split) + gemm::packed_len(w.last(), w[2] - split)).max(w.len())
 }
@@ -131,9 +133,11 @@ pub(super) fn joined_packed_len(w: Shape, split: usize) -> usize {
 pub(super) fn joined_pack(op: &JoinedPack, io: &mut Io<'_, f32>) {
     let (w, shape) = (io.input(0), io.input_shape(0));
     let (cin, cout) = (shape[2], shape.last());
-    let (first, second) = io.out().split_at_mut(second_part(shape, op.split));
+    let (first, rest) = io.out().split_at_mut(second_part(shape, op.split));
+    let (second, others) = rest.split_at_mut(gemm::packed_len(cout, cin - op.split));
     gemm::pack(cout, op.split, w, 1, cout, first);
     gemm::pack(cout, cin - op.split, &w[op.split * cout..], 1, cout, second);
+    others.fill(0.0);
 }
 
 pub(super) fn joined_dgrad(op: &JoinedDgrad, io: &mut Io<'_, f32>) {

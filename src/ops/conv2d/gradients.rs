@@ -1,6 +1,7 @@
 //! The gradients of a convolution with respect to its image and its weights.
 
-use super::{Fprop, cpu, cuda, for_each_pixel, products};
+use super::packed::Layout;
+use super::{Fprop, bytes, cpu, cuda, for_each_pixel, packed_bytes, products};
 use crate::ensure_shape;
 use crate::ops::activation::Activation;
 use crate::ops::conv2d::Geometry;
@@ -10,7 +11,8 @@ use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
 
-/// The weights as [`Dgrad`] reads them, in a layout that is the affair of the device: it is packed once per parameter version.
+/// The weights as [`Dgrad`] reads them, and some forward passes, in layouts that are the affair of the device: they are packed once per
+/// parameter version.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ops) struct Pack {
     pub groups: usize,
@@ -56,7 +58,7 @@ impl Dgrad {
         r: &dyn Recorder,
         of: &Fprop,
         dy: Var,
-        w: Var,
+        [packed, w]: [Var; 2],
         x: Var,
         start: Option<Var>,
     ) -> Var {
@@ -68,11 +70,7 @@ impl Dgrad {
             start: start.is_some(),
         };
         let slope = (of.pre != Activation::None).then_some(x);
-        let inputs: Vec<Var> = [dy, packed(r, of.geometry, w)]
-            .into_iter()
-            .chain(slope)
-            .chain(start)
-            .collect();
+        let inputs: Vec<Var> = [dy, packed].into_iter().chain(slope).chain(start).collect();
         record1(r, op, &inputs)
     }
 
@@ -106,7 +104,7 @@ impl Dgrad {
     }
 }
 
-/// The weights as [`Dgrad`] reads them.
+/// The weights as [`Dgrad`] reads them, and windows forward.
 pub(in crate::ops) fn packed(r: &dyn Recorder, geometry: Geometry, w: Var) -> Var {
     let pack = Pack {
         groups: geometry.groups,
@@ -136,7 +134,7 @@ impl Op for Pack {
             w.rank() == 4 && self.groups > 0 && w.last() % self.groups == 0,
             "takes weights [kh, kw, cin / groups, cout], not {w}"
         );
-        Ok(vec![Shape::new(&[cpu::packed_len(w, self.groups)])])
+        Ok(vec![Shape::new(&[Layout::new(w, self.groups).len])])
     }
 
     /// As they are; a device's own layout may take more room, which stays zero.
@@ -167,7 +165,7 @@ impl Op for Dgrad {
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
         let slope = usize::from(self.pre != Activation::None);
         let count = 2 + slope + usize::from(self.start);
-        let packed = cpu::packed_len(self.weights, self.geometry.groups);
+        let packed = Layout::new(self.weights, self.geometry.groups).len;
         ensure_shape!(
             shapes.inputs.len() == count
                 && shapes.inputs[0].last() == self.weights.last()
@@ -231,7 +229,7 @@ impl Op for Dgrad {
         Cost {
             flops: products(self.weights, shapes.inputs[0])
                 + self.pre.flops() * self.image.len() as f64,
-            bytes: compulsory_bytes(shapes),
+            bytes: compulsory_bytes(shapes) - packed_bytes(shapes, [1]) + bytes(self.weights.len()),
         }
     }
 }

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use super::gradients::{Dgrad, Wgrad};
-use super::{Geometry, cpu, cuda, products};
+use super::packed::Layout;
+use super::{Geometry, bytes, cpu, cuda, packed_bytes, products};
 use crate::ensure_shape;
 use crate::ops::activation::Activation;
 use crate::ops::binary::sum_to;
@@ -22,11 +23,16 @@ use crate::tensor::Shape;
 /// The axis of `w` along which the rows of both images follow each other.
 const ROWS: usize = 2;
 
-/// `y` from `(x, x2, w, b)`.
+/// The weights, packed and as they are, and the bias among the inputs.
+pub(super) const W: usize = 2;
+pub(super) const PACKED: usize = 4;
+pub(super) const BIAS: usize = 3;
+
+/// `y` from `(x, x2, w, b, packed w)`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Joined;
 
-/// The weights as [`JoinedDgrad`] reads them; see [`super::gradients::Pack`]. A native layout has the two images' parts apart.
+/// The weights as [`JoinedDgrad`] reads them, and [`Joined`] where a window stays; see [`super::gradients::Pack`]. A native layout has the two images' parts apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JoinedPack {
     /// The channels of `x`.
@@ -46,16 +52,18 @@ pub(super) struct JoinedDgrad {
 
 /// The 1x1 convolution of `x` and `x2`, in this order along the channels.
 pub fn conv2d_joined(r: &dyn Recorder, x: Var, x2: Var, w: Var, bias: Var) -> Var {
-    record1(r, Joined, &[x, x2, w, bias])
+    let split = r.shape(x).last();
+    let packed = record1(r, JoinedPack { split }, &[w]);
+    record1(r, Joined, &[x, x2, w, bias, packed])
 }
 
 impl Op for Joined {
     const NAME: &'static str = "conv2d_joined";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        let &[x, x2, w, b] = shapes.inputs else {
+        let &[x, x2, w, b, packed] = shapes.inputs else {
             return Err(ShapeError(
-                "takes two images, weights and a bias".to_owned(),
+                "takes two images, weights, a bias and packed weights".to_owned(),
             ));
         };
         ensure_shape!(
@@ -69,6 +77,11 @@ impl Op for Joined {
         ensure_shape!(
             b.dims() == [w.last()],
             "the bias is {b}, the weights are {w}"
+        );
+        let len = Layout::joined(w, x.last()).len;
+        ensure_shape!(
+            packed.dims() == [len],
+            "takes {len} packed weights, not {packed}"
         );
         Ok(vec![x.with_last(w.last())])
     }
@@ -100,18 +113,17 @@ impl Op for Joined {
         let (r, dy, w) = (cx.recorder, cx.cotangent(0), cx.inputs[2]);
         let weights = cx.input_shape(2);
         let channels = [0, 1].map(|i| cx.input_shape(i).last());
-        let mut gradients = vec![None; 4];
+        let mut gradients = vec![None; 5];
         match [cx.wants[0], cx.wants[1]] {
             [false, false] => {}
             [true, true] => {
-                let packed = record1(r, JoinedPack { split: channels[0] }, &[w]);
                 let start = cx.so_far(0);
                 let op = JoinedDgrad {
                     split: channels[0],
                     weights,
                     start: start.is_some(),
                 };
-                let inputs: Vec<Var> = [dy, packed].into_iter().chain(start).collect();
+                let inputs: Vec<Var> = [dy, cx.inputs[PACKED]].into_iter().chain(start).collect();
                 let both = r.record(Arc::new(op), &inputs, &[]);
                 (gradients[0], gradients[1]) = (Some(both[0]), Some(both[1]));
             }
@@ -141,7 +153,7 @@ impl Op for Joined {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         Cost {
             flops: products(shapes.inputs[2], shapes.outputs[0]),
-            bytes: compulsory_bytes(shapes),
+            bytes: compulsory_bytes(shapes) - packed_bytes(shapes, [PACKED]),
         }
     }
 }
@@ -158,7 +170,7 @@ impl Op for JoinedPack {
             "takes weights [1, 1, cx + c2, cout] with {} rows or more, not {w}",
             self.split
         );
-        Ok(vec![Shape::new(&[cpu::joined_packed_len(w, self.split)])])
+        Ok(vec![Shape::new(&[Layout::joined(w, self.split).len])])
     }
 
     /// As they are; a device's own layout may take more room, which stays zero.
@@ -174,7 +186,7 @@ impl Op for JoinedPack {
     }
 
     fn cuda(&self, cx: GpuContext<'_>) -> GpuKernel {
-        cuda::joined_pack(cx)
+        cuda::joined_pack(self, cx)
     }
 
     /// Second derivatives are never asked for.
@@ -188,7 +200,7 @@ impl Op for JoinedDgrad {
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
         let count = 2 + usize::from(self.start);
-        let packed = cpu::joined_packed_len(self.weights, self.split);
+        let packed = Layout::joined(self.weights, self.split).len;
         ensure_shape!(
             shapes.inputs.len() == count
                 && shapes.inputs[0].last() == self.weights.last()
@@ -244,7 +256,7 @@ impl Op for JoinedDgrad {
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         Cost {
             flops: products(self.weights, shapes.inputs[0]),
-            bytes: compulsory_bytes(shapes),
+            bytes: compulsory_bytes(shapes) - packed_bytes(shapes, [1]) + bytes(self.weights.len()),
         }
     }
 }

@@ -13,6 +13,7 @@ pub(super) mod cuda;
 mod geometry;
 pub(super) mod gradients;
 mod joined;
+mod packed;
 
 pub(super) use cpu::describe;
 pub use geometry::Geometry;
@@ -32,6 +33,7 @@ use crate::program::{Cost, Io};
 use crate::real::Real;
 use crate::tensor::Shape;
 use gradients::{Dgrad, Pack, Wgrad};
+use packed::Layout;
 
 /// The kernels of this folder.
 pub const KERNELS: &[&str] = &[
@@ -47,11 +49,13 @@ pub const KERNELS: &[&str] = &[
 /// No activation.
 pub(super) const NONE: Activation = Activation::None;
 
-/// The forward pass: `y`, or `(y, post(y))`, from `(x, w[, b][, r])`.
+/// The forward pass: `y`, or `(y, post(y))`, from `(x, w[, packed w][, b][, r])`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fprop {
     geometry: Geometry,
     pre: Activation,
+    /// Whether it gets the weights packed as well: kernels that keep a window read those.
+    packed: bool,
     bias: bool,
     residual: bool,
     /// Of the whole; then `y` is followed by `post(y)`.
@@ -97,18 +101,8 @@ pub fn conv2d_fused(
     extras: Extras,
     geometry: Geometry,
 ) -> Var {
-    let op = Fprop {
-        geometry,
-        pre,
-        bias: extras.bias.is_some(),
-        residual: extras.residual.is_some(),
-        post: NONE,
-    };
-    let inputs: Vec<Var> = ([x, w].into_iter())
-        .chain(extras.bias)
-        .chain(extras.residual)
-        .collect();
-    record1(r, op, &inputs)
+    let post = NONE;
+    fprop(r, x, [pre, post], w, extras, geometry)[0]
 }
 
 /// `y = conv(x, w) + bias` and `post(y)`, in one pass over both.
@@ -120,16 +114,38 @@ pub fn conv2d_activated(
     post: Activation,
     geometry: Geometry,
 ) -> (Var, Var) {
+    let extras = Extras {
+        bias,
+        residual: None,
+    };
+    let outputs = fprop(r, x, [NONE, post], w, extras, geometry);
+    (outputs[0], *outputs.get(1).unwrap_or(&outputs[0]))
+}
+
+/// Records a forward pass with an activation of its input and one of its output.
+fn fprop(
+    r: &dyn Recorder,
+    x: Var,
+    [pre, post]: [Activation; 2],
+    w: Var,
+    extras: Extras,
+    geometry: Geometry,
+) -> Vec<Var> {
+    let takes_packed = geometry.stride == 1 && Layout::new(r.shape(w), geometry.groups).has_bf16();
+    let packed = takes_packed.then(|| packed(r, geometry, w));
     let op = Fprop {
         geometry,
-        pre: NONE,
-        bias: bias.is_some(),
-        residual: false,
+        pre,
+        packed: packed.is_some(),
+        bias: extras.bias.is_some(),
+        residual: extras.residual.is_some(),
         post,
     };
-    let inputs: Vec<Var> = [x, w].into_iter().chain(bias).collect();
-    let outputs = r.record(Arc::new(op), &inputs, &[]);
-    (outputs[0], *outputs.get(1).unwrap_or(&outputs[0]))
+    let inputs: Vec<Var> = ([x, w].into_iter().chain(packed))
+        .chain(extras.bias)
+        .chain(extras.residual)
+        .collect();
+    r.record(Arc::new(op), &inputs, &[])
 }
 
 /// The convolution of `pre(x)` with `kernel x kernel` weights that keeps the size, for ops that are made of several.
@@ -137,6 +153,7 @@ pub(super) fn same(kernel: usize, pre: Activation, bias: bool) -> Fprop {
     Fprop {
         geometry: Geometry::same(kernel),
         pre,
+        packed: false,
         bias,
         residual: false,
         post: NONE,
@@ -171,6 +188,22 @@ pub(super) fn weight_gradient(
     record1(r, op, &[x, dy])
 }
 
+/// Elements that packed weights take.
+pub(super) fn packed_len(w: Shape, groups: usize) -> usize {
+    Layout::new(w, groups).len
+}
+
+/// Bytes of a packed input, which is room for all that any device makes of the weights: a pass reads each of these once.
+pub(super) fn packed_bytes(shapes: Shapes<'_>, inputs: impl IntoIterator<Item = usize>) -> f64 {
+    let lens = inputs.into_iter().map(|i| shapes.inputs[i].len());
+    bytes(lens.sum())
+}
+
+/// Bytes of so many numbers.
+pub(super) fn bytes(numbers: usize) -> f64 {
+    (size_of::<f32>() * numbers) as f64
+}
+
 /// FLOPs of the products of one pass: the same number for fprop, dgrad and wgrad. Bias and residual are where the sums start.
 fn products(w: Shape, y: Shape) -> f64 {
     2.0 * y.rows() as f64 * w.len() as f64
@@ -182,18 +215,24 @@ impl Fprop {
         Fprop {
             geometry: Geometry::same(1),
             pre: NONE,
+            packed: false,
             bias: false,
             residual: false,
             post: NONE,
         }
     }
 
+    fn packed_index(&self) -> Option<usize> {
+        self.packed.then_some(2)
+    }
+
     fn bias_index(&self) -> Option<usize> {
-        self.bias.then_some(2)
+        self.bias.then_some(2 + usize::from(self.packed))
     }
 
     fn residual_index(&self) -> Option<usize> {
-        self.residual.then_some(2 + usize::from(self.bias))
+        let before = usize::from(self.packed) + usize::from(self.bias);
+        self.residual.then_some(2 + before)
     }
 }
 
@@ -201,7 +240,8 @@ impl Op for Fprop {
     const NAME: &'static str = "conv2d_fprop";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        let count = 2 + usize::from(self.bias) + usize::from(self.residual);
+        let count = [self.packed, self.bias, self.residual].map(usize::from);
+        let count = 2 + count.into_iter().sum::<usize>();
         ensure_shape!(
             shapes.inputs.len() == count,
             "takes {count} tensors, not {}",
@@ -223,6 +263,13 @@ impl Op for Fprop {
             groups > 0 && cin == per_group * groups && cout % groups == 0,
             "weights {w} in {groups} groups do not fit {cin} input channels"
         );
+        if let Some(packed) = self.packed_index().map(|i| shapes.inputs[i]) {
+            let len = Layout::new(w, groups).len;
+            ensure_shape!(
+                packed.dims() == [len],
+                "takes {len} packed weights, not {packed}"
+            );
+        }
         let y = Shape::new(&[
             n,
             self.geometry.output(0, h, kh)?,
@@ -290,9 +337,17 @@ impl Op for Fprop {
             }
             _ => cx.cotangent(0),
         };
-        let dgrad = || Dgrad::record(r, self, dy, cx.inputs[1], cx.inputs[0], cx.so_far(0));
+        let dgrad = || {
+            let w = cx.inputs[1];
+            let packed = match self.packed_index() {
+                Some(i) => cx.inputs[i],
+                None => packed(r, self.geometry, w),
+            };
+            Dgrad::record(r, self, dy, [packed, w], cx.inputs[0], cx.so_far(0))
+        };
         let wgrad = || Wgrad::record(r, self, cx.inputs[0], dy, cx.input_shape(1));
         let mut gradients = vec![cx.wanted(0, dgrad), cx.wanted(1, wgrad)];
+        gradients.extend(self.packed_index().map(|_| None));
         if let Some(i) = self.bias_index() {
             gradients.push(cx.wanted(i, || sum_to(r, dy, cx.input_shape(i))));
         }
@@ -307,7 +362,7 @@ impl Op for Fprop {
             flops: products(shapes.inputs[1], shapes.outputs[0])
                 + self.pre.flops() * shapes.inputs[0].len() as f64
                 + self.post.flops() * shapes.outputs[0].len() as f64,
-            bytes: compulsory_bytes(shapes),
+            bytes: compulsory_bytes(shapes) - packed_bytes(shapes, self.packed_index()),
         }
     }
 }

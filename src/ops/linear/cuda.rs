@@ -15,7 +15,7 @@ pub(super) fn fprop(bias: bool, cx: GpuContext<'_>) -> GpuKernel {
     let [x, w] = [0, 1].map(|i| cx.shapes.inputs[i]);
     let arguments = Forward {
         x: input(0),
-        w: input(1),
+        w: input(1).into(),
         bias: bias.then(|| input(2)),
         residual: None,
         y: OUTPUT,
@@ -31,7 +31,7 @@ pub(super) fn dgrad(cx: GpuContext<'_>) -> GpuKernel {
     let transposed = (Tensor::Workspace, 0);
     let arguments = Backward {
         dy: input(0),
-        packed: transposed,
+        packed: transposed.into(),
         x: None,
         dx: OUTPUT,
         slope: Activation::None,

@@ -40,6 +40,8 @@ pub(super) struct Layout {
     pub w2_bf16: usize,
     /// The depthwise window as the pixels of `x` see it that stand for four.
     pub taps: usize,
+    /// The window as products take it, forward and backward.
+    pub tables: [usize; 2],
     /// As the kernels for compute capability 9.0 take all of it; as long as nothing where they do not take such channels.
     pub slices: usize,
     len: usize,
@@ -50,6 +52,7 @@ impl Layout {
         let fused = fused::takes(c);
         let halves = |size: usize| if fused { size / 2 } else { 0 };
         let taps = if fused && c.upsample { fused::TAPS } else { 0 };
+        let table = if fused && !c.upsample { fused::TABLE } else { 0 };
         let mut len = 0;
         let mut next = |size: usize| {
             let at = len;
@@ -68,6 +71,7 @@ impl Layout {
             w1_bf16: next(halves(c.ci * c.hidden)),
             w2_bf16: next(halves(c.hidden * c.co)),
             taps: next(taps * c.hidden),
+            tables: [table, table].map(|table| next(table * c.hidden)),
             slices: next(sm90a::packed_len(c)),
             len,
         }
@@ -167,7 +171,7 @@ impl<'a> Bottleneck<'a> {
     fn expand(&self, x: usize, post: Activation) -> GpuLaunch {
         let arguments = Forward {
             x: (Tensor::Input(x), 0),
-            w: self.weight(self.at.w1),
+            w: self.weight(self.at.w1).into(),
             bias: Some(self.weight(self.at.b1)),
             residual: None,
             y: self.expanded,
@@ -210,7 +214,7 @@ pub(super) fn fprop(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[0], 1);
     let project = Forward {
         x: b.mixed,
-        w: b.weight(b.at.w2),
+        w: b.weight(b.at.w2).into(),
         bias: Some(b.weight(b.at.b2)),
         residual: None,
         y: (Tensor::Output(0), 0),
@@ -240,14 +244,14 @@ pub(super) fn dgrad(op: &Fprop, cx: GpuContext<'_>) -> GpuKernel {
     let b = Bottleneck::new(op, cx, cx.shapes.inputs[1], 2);
     let project = Backward {
         dy: (Tensor::Input(0), 0),
-        packed: b.weight(b.at.w2_transposed),
+        packed: b.weight(b.at.w2_transposed).into(),
         x: Some(b.mixed),
         dx: b.mixed,
         slope: Activation::Swish,
     };
     let expand = Backward {
         dy: b.expanded,
-        packed: b.weight(b.at.w1_transposed),
+        packed: b.weight(b.at.w1_transposed).into(),
         x: None,
         dx: (Tensor::Output(0), 0),
         slope: Activation::None,
@@ -290,6 +294,11 @@ mod tests {
                 upsample,
             };
             let at = Layout::new(&c);
+            let tables = if fused::takes(&c) && !upsample {
+                36 * hidden
+            } else {
+                0
+            };
             let sections = [
                 (at.w1, ci * hidden),
                 (at.b1, hidden),
@@ -315,6 +324,8 @@ mod tests {
                         0
                     },
                 ),
+                (at.tables[0], tables),
+                (at.tables[1], tables),
                 (at.slices, sm90a::packed_len(&c)),
                 (at.len, 0),
             ];

@@ -14,11 +14,18 @@ pub(super) const COLUMNS: usize = 16;
 pub(super) const TILE: usize = ROWS * COLUMNS;
 pub(super) const WINDOW: usize = 5;
 pub(super) const HALO: usize = WINDOW / 2;
-/// Lines and pixels of a tile with all that its windows reach.
+/// Lines of a tile with all that its windows reach.
 pub(super) const PADDED_ROWS: usize = ROWS + 2 * HALO;
-const PADDED: usize = PADDED_ROWS * (COLUMNS + 2 * HALO);
 const SLICE: usize = 32;
 const PAD: usize = 8;
+/// Words of a channel's taps, of its padded tile and of its tile alone.
+pub(super) const TABLE: usize = 36;
+const PLANE: usize = 152;
+const OWN_PLANE: usize = TILE / 2 + 4;
+/// Pixels of a patch of a tile's surroundings, patches that warps make beside the tile, and that others make at a time.
+const PATCH: usize = 8;
+const BESIDE: usize = 4;
+const MORE: usize = 3;
 /// Columns of the sums that the kernels are compiled for.
 const WIDTHS: [usize; 3] = [64, 128, 256];
 /// As in the kernels that double the resolution: lines of `x` in a tile, columns of the skip's sums, and the taps of the window as the
@@ -86,8 +93,7 @@ pub(in crate::ops) struct Fused {
     shared: usize,
     /// Numbers that a gate and its gradient can have.
     gate: usize,
-    /// What the forward kernel can keep for the gradient: tensors `[n, h, w, hidden]` in bf16, or planes `[n, hidden, h, w]` for compute
-    /// capability 9.0, elements of f32 of one and how many.
+    /// What the forward kernel can keep for the gradient: elements of f32 of a tensor, and how many of them.
     hidden: usize,
     kept: usize,
     /// Whether the kernels are those of compute capability 9.0: in both directions or neither.
@@ -111,29 +117,35 @@ struct Form {
     elements: usize,
     /// Numbers of a channel of a slice besides.
     window: usize,
-    /// Pixels of a slice in whose place a gate is made.
+    /// Numbers for which there is room where a gate is made.
     gate: usize,
-    /// Hidden tensors that are kept for the gradient.
+    /// Tensors that are kept for the gradient, and bytes that they have of a hidden channel of an image.
     kept: usize,
+    kept_bytes: usize,
 }
 
 impl Form {
     /// At one resolution.
     fn same(c: &Channels, [h, w]: [usize; 2], direction: Direction) -> Option<Self> {
-        // Warps make two m-tiles each.
-        let near = (widest(h, ROWS, HALO) * widest(w, COLUMNS, HALO)).next_multiple_of(32);
+        let near = TILE + PATCH * patches([h, w]);
         let stride = SLICE + PAD;
         let sums = match direction {
             Direction::Fprop => c.co,
             Direction::Dgrad => c.ci,
         };
         let width = WIDTHS.into_iter().find(|n| *n >= sums)?;
+        // A slice of the tile with what is around it, and alone.
+        let planes = 2 * SLICE * (PLANE + OWN_PLANE);
+        // Two slopes have the room of one element.
         let elements = match direction {
             Direction::Fprop => {
-                near * (c.ci + PAD) + (PADDED + 2 * TILE + c.ci) * stride + SLICE * (width + PAD)
+                let slopes = SLICE * TILE / 2;
+                near * (c.ci + PAD) + planes + slopes + c.ci * stride + SLICE * (width + PAD)
             }
             Direction::Dgrad => {
-                near * (c.co + PAD) + (PADDED + TILE + width) * stride + SLICE * (c.co + PAD)
+                let columns = if w > COLUMNS { 2 * COLUMNS } else { COLUMNS };
+                let slopes = SLICE * (TILE / 2 + PADDED_ROWS / 2 * columns + PAD);
+                near * (c.co + PAD) + planes + slopes + width * stride + SLICE * (c.co + PAD)
             }
         };
         Some(Form {
@@ -143,9 +155,11 @@ impl Form {
             far: 0,
             width,
             elements,
-            window: WINDOW * WINDOW + 2,
-            gate: PADDED,
+            window: TABLE + 2,
+            gate: SLICE * PLANE,
             kept: 2,
+            // Slopes in 8 bits, in pairs of rows and eights of columns.
+            kept_bytes: h.next_multiple_of(2) * w.next_multiple_of(8),
         })
     }
 
@@ -180,8 +194,9 @@ impl Form {
             width,
             elements,
             window: TAPS + 2,
-            gate: tile,
+            gate: tile * (SLICE + PAD) / 2,
             kept: 1,
+            kept_bytes: h * w * size_of::<u16>(),
         })
     }
 }
@@ -190,6 +205,16 @@ impl Form {
 pub(super) fn widest(extent: usize, tile: usize, distance: usize) -> usize {
     let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
     (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
+}
+
+/// Patches of a tile's surroundings that a block has room for.
+fn patches([h, w]: [usize; 2]) -> usize {
+    // A tile has neighbours on two sides where there are three in a row.
+    let neighbours = |extent: usize, tile: usize| (extent.div_ceil(tile) - 1).min(2);
+    let above = neighbours(h, ROWS) * HALO * COLUMNS;
+    let beside = neighbours(w, COLUMNS) * HALO * PADDED_ROWS;
+    let most = (above + beside) / PATCH;
+    BESIDE + most.saturating_sub(BESIDE).next_multiple_of(MORE)
 }
 
 /// The launch of the gradient, where there is one and the forward kernel kept what it reads.
@@ -213,18 +238,15 @@ impl Fused {
         };
         let (rows, columns) = (form.rows, form.columns);
         let sm_90a = cx.sm_90a.then(|| sm90a::form(&c, [h, w], cx.shared));
-        let (near, shared, hidden, gate) = match sm_90a.flatten() {
-            Some(form) => {
-                let hidden = x[0] * c.hidden * form.plane;
-                (form.near, form.shared, hidden, sm90a::GATE)
-            }
+        let (near, shared, bytes, gate) = match sm_90a.flatten() {
+            Some(nine) => (nine.near, nine.shared, nine.kept_bytes, sm90a::GATE),
             None => {
                 let window = form.window * SLICE * size_of::<f32>();
                 let shared = window + form.elements * size_of::<u16>();
-                let gate = form.gate * (SLICE + PAD) * size_of::<u16>() / size_of::<f32>();
-                (form.near, shared, x.rows() * c.hidden, gate)
+                (form.near, shared, form.kept_bytes, form.gate)
             }
         };
+        let hidden = x[0] * c.hidden * bytes;
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
         let tiles = h.div_ceil(rows) * w.div_ceil(columns);
         // The kernels count what is kept in 32 bits.
@@ -250,7 +272,7 @@ impl Fused {
             blocks: x[0] * tiles,
             shared,
             gate,
-            hidden: hidden / 2,
+            hidden: hidden / size_of::<f32>(),
             kept: form.kept,
             sm_90a: sm_90a.flatten().is_some(),
         })
@@ -306,7 +328,7 @@ impl Fused {
         let all = [
             at.w1_bf16,
             at.b1,
-            self.window(&at),
+            self.window(&at, Direction::Fprop),
             at.b_dw,
             at.w2_bf16,
             at.b2,
@@ -332,8 +354,12 @@ impl Fused {
     }
 
     /// Where the window stands that the kernels read.
-    fn window(&self, at: &super::cuda::Layout) -> usize {
-        if self.upsample { at.taps } else { at.dw }
+    fn window(&self, at: &super::cuda::Layout, direction: Direction) -> usize {
+        match direction {
+            _ if self.upsample => at.taps,
+            Direction::Fprop => at.tables[0],
+            Direction::Dgrad => at.tables[1],
+        }
     }
 
     /// `dx` from `dy`, what was kept, and the weights; with squeeze-and-excite around it, and `v` where the resolution doubles, of the
@@ -349,7 +375,7 @@ impl Fused {
         let at = super::cuda::Layout::new(&op.channels);
         // What stands before the second swish is kept, or made again of the window and its bias.
         let bias = self.upsample.then_some(at.b_dw);
-        let all = ([at.w1_bf16, self.window(&at)].into_iter())
+        let all = ([at.w1_bf16, self.window(&at, Direction::Dgrad)].into_iter())
             .chain(bias)
             .chain([at.w2_bf16]);
         let weights = match self.sm_90a {
@@ -397,29 +423,38 @@ fn optional(launch: GpuLaunch, operand: Option<Operand>) -> GpuLaunch {
     }
 }
 
-/// The launches that round `w1` and `w2` into the packed tensor and, where the resolution doubles, add up its window's taps.
+/// The launches that round `w1` and `w2` into the packed tensor, and make the window's taps what the kernels take.
 pub(super) fn pack(c: &Channels, at: &super::cuda::Layout) -> Vec<GpuLaunch> {
-    // (input, where to, numbers)
+    // At one resolution an expansion gives half of what is before its swish: tanh takes that, and a half is exact.
+    let half = if c.upsample { 1.0f32 } else { 0.5 };
+    // (input, where to, numbers, factor)
     let matrices = [
-        (0, at.w1_bf16, c.ci * c.hidden),
-        (4, at.w2_bf16, c.hidden * c.co),
+        (0, at.w1_bf16, c.ci * c.hidden, half),
+        (4, at.w2_bf16, c.hidden * c.co, 1.0),
     ];
-    let launch = |(input, to, len): (usize, usize, usize)| {
+    let launch = |(input, to, len, factor): (usize, usize, usize, f32)| {
         GpuLaunch::new("mbconv_bf16", "mbconv_pack_bf16")
             .threads_for(len / 8)
             .input(input)
             .address(Tensor::Output(0), to)
+            .value(factor)
             .count(len / 8)
     };
-    let taps = || {
-        GpuLaunch::new("mbconv_up_bf16", "mbconv_up_taps_f32")
+    let window = match c.upsample {
+        true => GpuLaunch::new("mbconv_up_bf16", "mbconv_up_taps_f32")
             .threads_for(TAPS * c.hidden)
             .input(2)
             .address(Tensor::Output(0), at.taps)
-            .count(c.hidden)
+            .count(c.hidden),
+        false => GpuLaunch::new("mbconv_bf16", "mbconv_tables_bf16")
+            .threads_for(TABLE * c.hidden)
+            .input(2)
+            .address(Tensor::Output(0), at.tables[0])
+            .address(Tensor::Output(0), at.tables[1])
+            .count(c.hidden),
     };
     let matrices = matrices.into_iter().map(launch);
-    matrices.chain(c.upsample.then(taps)).collect()
+    matrices.chain([window]).collect()
 }
 
 #[cfg(test)]
@@ -469,8 +504,8 @@ mod tests {
         assert_eq!(backward.blocks, 128);
         assert!(fused([64, 16, 16, 256], A100, Direction::Dgrad).is_some());
         let kept = |fused: &Fused| fused.kept([Tensor::Input(0); 2], true).len;
-        // What is before either swish.
-        assert_eq!(kept(&backward), 2 * 64 * 16 * 16 * 1536 / 2);
+        // The slopes of either swish.
+        assert_eq!(kept(&backward), 2 * 64 * 16 * 16 * 1536 / 4);
     }
 
     #[test]
@@ -500,6 +535,16 @@ mod tests {
         assert_eq!([8, 16, 24].map(|h| widest(h, 8, 2)), [8, 10, 12]);
         assert_eq!([8, 16, 24].map(|h| widest(h, 8, 4)), [8, 12, 16]);
         assert_eq!(widest(17, 8, 4), 13);
+    }
+
+    #[test]
+    fn a_block_has_room_for_the_patches_around_any_tile() {
+        // None; a pair of rows; that above and below; 12 words on the left or right; three patches at a time beside the first four.
+        let around = [([8, 16], 4), ([16, 16], 4), ([24, 16], 10), ([8, 32], 4)];
+        let wide = [([16, 32], 7), ([8, 48], 7), ([24, 48], 16)];
+        for (image, want) in around.into_iter().chain(wide) {
+            assert_eq!(patches(image), want, "{image:?}");
+        }
     }
 
     #[test]

@@ -38,9 +38,6 @@ pub const KERNELS: &[&str] = &[Fprop::NAME, Dgrad::NAME];
 /// The activation of the energy networks.
 const ACTIVATION: Activation = Activation::LipSwish;
 
-/// Bytes of a number.
-const NUMBER: f64 = size_of::<f32>() as f64;
-
 /// A tensor before and after the activation: `after = f(before)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Activated {
@@ -65,7 +62,7 @@ pub struct BlockWeights {
     pub skip: Option<Var>,
 }
 
-/// `(p', a', h)` from `(p, a, w1, b1, w2, b2[, ws])`.
+/// `(p', a', h)` from `(p, a, w1, b1, w2, b2[, ws], packed w1, packed w2[, packed ws])`.
 #[derive(Clone, Copy, Debug)]
 struct Fprop {
     /// Whether it halves the resolution.
@@ -100,9 +97,12 @@ pub fn residual_block(
         down,
         skip: skip.is_some(),
     };
+    let packed = [w1, w2].into_iter().chain(skip);
+    let packed = packed.map(|w| conv2d::packed(r, Geometry::same(1), w));
     let inputs: Vec<Var> = [x.before, x.after, w1, b1, w2, b2]
         .into_iter()
         .chain(skip)
+        .chain(packed)
         .collect();
     let outputs = r.record(Arc::new(op), &inputs, &[]);
     Activated {
@@ -112,6 +112,11 @@ pub fn residual_block(
 }
 
 impl Fprop {
+    /// The index of the first packed weights among the inputs.
+    fn packed(&self) -> usize {
+        6 + usize::from(self.skip)
+    }
+
     /// The shape of `p'` for an `h` of this shape.
     fn output(&self, h: Shape) -> Shape {
         if self.down {
@@ -136,16 +141,17 @@ impl Op for Fprop {
     const NAME: &'static str = "residual_block_fprop";
 
     fn infer(&self, shapes: Shapes<'_>) -> Result<Vec<Shape>, ShapeError> {
-        let (inputs, skip) = match shapes.inputs {
-            [inputs @ .., skip] if self.skip => (inputs, Some(*skip)),
-            inputs => (inputs, None),
-        };
-        let &[p, a, w1, b1, w2, b2] = inputs else {
+        let (&[p, a, w1, b1, w2, b2, ref rest @ ..], true) = (
+            shapes.inputs,
+            shapes.inputs.len() == 8 + 2 * usize::from(self.skip),
+        ) else {
             return Err(ShapeError(format!(
-                "takes a tensor before and after its activation, and four or five weights, not {:?}",
+                "takes a tensor before and after its activation, four or five weights and packed ones, not {:?}",
                 shapes.inputs
             )));
         };
+        let (skip, packed) = rest.split_at(usize::from(self.skip));
+        let skip = skip.first().copied();
         ensure_shape!(
             p.rank() == 4 && p == a && p.last() > 0,
             "takes an image before and after its activation, not {p} and {a}"
@@ -162,6 +168,13 @@ impl Op for Fprop {
         ensure_shape!(
             skip.map_or(cin == cout && !self.down, |w| w.dims() == [1, 1, cin, cout]),
             "a skip from {cin} to {cout} channels cannot have weights {skip:?}"
+        );
+        let weights = [w1, w2].into_iter().chain(skip);
+        ensure_shape!(
+            weights
+                .zip(packed)
+                .all(|(w, packed)| packed.dims() == [conv2d::packed_len(w, 1)]),
+            "packed weights {packed:?} do not fit {w1}, {w2} and {skip:?}"
         );
         let h = p.with_last(cout);
         let out = self.output(h);
@@ -194,12 +207,8 @@ impl Op for Fprop {
         let mut gradients = vec![None; cx.inputs.len()];
         if cx.wants[0] || cx.wants[2] || cx.wants[3] {
             let same = Geometry::same(3);
-            let packed = |w, geometry| conv2d::packed(r, geometry, w);
-            let skip = (self.skip).then(|| packed(cx.inputs[6], Geometry::same(1)));
-            let inputs: Vec<Var> = [dout, p, h, packed(w1, same), packed(w2, same)]
-                .into_iter()
-                .chain(skip)
-                .collect();
+            let packed = &cx.inputs[self.packed()..];
+            let inputs: Vec<Var> = [dout, p, h].iter().chain(packed).copied().collect();
             let both = r.record(Arc::new(Dgrad(*self)), &inputs, &[]);
             let dh = both[1];
             gradients[0] = cx.wanted(0, || both[0]);
@@ -232,7 +241,9 @@ impl Op for Fprop {
         let p = shapes.inputs[0];
         Cost {
             flops: self.flops(p, shapes.outputs[2]),
-            bytes: compulsory_bytes(shapes) - NUMBER * p.len() as f64,
+            bytes: compulsory_bytes(shapes)
+                - conv2d::bytes(p.len())
+                - conv2d::packed_bytes(shapes, self.packed()..shapes.inputs.len()),
         }
     }
 }
@@ -278,9 +289,14 @@ impl Op for Dgrad {
     }
 
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
+        let (p, h) = (shapes.inputs[1], shapes.inputs[2]);
+        let (cin, cout) = (p.last(), h.last());
+        let skip = if self.0.skip { cin } else { 0 };
+        let weights = cout * (9 * cin + 9 * cout + skip);
         Cost {
-            flops: self.0.flops(shapes.inputs[1], shapes.inputs[2]),
-            bytes: compulsory_bytes(shapes),
+            flops: self.0.flops(p, h),
+            bytes: compulsory_bytes(shapes) - conv2d::packed_bytes(shapes, 3..shapes.inputs.len())
+                + conv2d::bytes(weights),
         }
     }
 }

@@ -247,11 +247,12 @@ impl Op for Dgrad {
         vec![None; cx.inputs.len()]
     }
 
+    /// The skip's weights count once.
     fn cost(&self, shapes: Shapes<'_>) -> Cost {
         let [x, packed, w0] = [1, 2, 4].map(|i| shapes.inputs[i]);
         Cost {
             flops: self.0.flops(x, packed, w0, shapes.inputs[0]),
-            bytes: compulsory_bytes(shapes),
+            bytes: compulsory_bytes(shapes) - conv2d::packed_bytes(shapes, 9..shapes.inputs.len()),
         }
     }
 }

@@ -7,8 +7,16 @@ use std::sync::Arc;
 
 use ptxsim::{LaunchConfig, Loaded, Memory, Module, launch};
 
+use super::backward::backward_by;
+use super::forward::forward_by;
+use super::tile::Tile;
+use super::wgrad::{Split, parts, weight_gradient_by};
+use super::window::{Form, Frame, Window};
 use super::*;
 use crate::device::cuda::modules;
+use crate::ops::conv2d::Geometry;
+use crate::program::gpu::Precision;
+use crate::tensor::Shape;
 
 const TILES: [Tile; 4] = [Tile::LARGE, Tile::NARROW, Tile::SMALL, Tile::ANY];
 
@@ -138,7 +146,7 @@ fn shapes() -> [(Shape, Shape, Geometry); 2] {
     ]
 }
 
-fn check(what: &str, precision: Precision, tile: Tile, got: &[f32], want: &[f32]) {
+fn check(what: &str, precision: Precision, tile: impl std::fmt::Debug, got: &[f32], want: &[f32]) {
     let tolerance = match precision {
         Precision::F32 => 1e-5,
         Precision::Tf32 => 4.0 * 2f32.powi(-10),
@@ -165,7 +173,7 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
             [(x.len(), 1), (w.len(), 2), (w[3], 3), (y.len(), 4)].map(|(n, seed)| numbers(n, seed));
         let forward = Forward {
             x: input(0),
-            w: input(1),
+            w: input(1).into(),
             bias: Some(input(2)),
             residual: Some(input(3)),
             y: OUTPUT,
@@ -174,7 +182,7 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
         };
         let backward = Backward {
             dy: input(0),
-            packed: input(1),
+            packed: input(1).into(),
             x: Some(input(2)),
             dx: OUTPUT,
             slope: Activation::LipSwish,
@@ -193,14 +201,15 @@ fn every_tile_of_every_precision_agrees_with_the_direct_form() {
         let mut passes = |precision, tile: Option<Tile>| {
             // The tiles of the weight gradient are the large and the small one.
             let square = tile.filter(|t| t.n >= 64);
+            let form = tile.map_or(Form::Direct, Form::Tile);
             [
                 gpu.run(
-                    forward_by(tile, precision, conv, forward, Joined::default()).into(),
+                    forward_by(form, precision, conv, forward, Joined::default()).into(),
                     &[&image, &weights, &bias, &out],
                     y.len(),
                 ),
                 gpu.run(
-                    backward_by(tile, precision, conv, backward, start).into(),
+                    backward_by(form, precision, conv, backward, start).into(),
                     &[&out, &weights, &image, &begun],
                     x.len(),
                 ),
@@ -303,5 +312,232 @@ fn blocks_cover_every_element_and_stay_within_limits() {
             assert!(tile.blocks(1, extent) * tile.n >= extent);
         }
         assert_eq!(tile.blocks(0, 5), 0);
+    }
+}
+
+#[test]
+fn windows_suit_the_shapes_of_the_model() {
+    // Chains, side of an image, window, channels in and out.
+    let forward = |n: usize, side: usize, kernel: usize, [cin, cout]: [usize; 2], pooled| {
+        let [x, y] = [cin, cout].map(|c| Shape::new(&[n, side, side, c]));
+        let w = Shape::new(&[kernel, kernel, cin, cout]);
+        let conv = Conv::new(Geometry::same(kernel), x, w, y);
+        Window::choose(&Frame::forward(conv, pooled, false).expect("stride 1"))
+    };
+    let chosen = [
+        (forward(64, 32, 3, [128, 128], true), Some(Window::TALL)),
+        (forward(64, 32, 3, [3, 128], false), Some(Window::TALL)),
+        (forward(64, 32, 3, [128, 6], false), Some(Window::NARROW)),
+        (forward(64, 16, 3, [128, 256], false), Some(Window::TALL)),
+        (forward(64, 8, 3, [256, 256], false), Some(Window::MEDIUM)),
+        (forward(64, 4, 3, [256, 256], false), Some(Window::SMALL)),
+        (forward(64, 16, 1, [256, 256], false), Some(Window::WIDE)),
+        (forward(64, 16, 1, [256, 276], false), Some(Window::WIDE)),
+        (forward(64, 16, 1, [256, 40], false), Some(Window::SMALL)),
+        // One pixel of an image would leave its tile empty, and so many taps do not fit.
+        (forward(64, 1, 3, [256, 256], false), None),
+        (forward(1, 32, 31, [4, 4], false), None),
+    ];
+    for (i, (got, want)) in chosen.into_iter().enumerate() {
+        assert_eq!(got, want, "row {i}");
+    }
+}
+
+#[test]
+fn windows_leave_room_for_the_sums() {
+    for window in Window::ALL {
+        let conv = Conv::matrix(window.m, 4, window.n);
+        let frame = Frame::forward(conv, false, false).expect("stride 1");
+        let cut = window.cut(&frame).expect("the smallest window");
+        // A warp hands out 16 rows of its columns at a time, padded by 8; what the rows of a tile are stays behind them.
+        let warps = window.threads() as usize / 32;
+        let columns = window.warp()[1];
+        let rows = (window.m + 2 * window.m) * size_of::<i32>();
+        assert!(warps * 16 * (columns + 8) * size_of::<f32>() + rows <= window.shared(&cut));
+    }
+}
+
+/// A convolution of `[n, h, w, cin]` and what goes beside and behind it.
+struct Windowed {
+    x: [usize; 4],
+    /// `[kh, kw, cout]`.
+    w: [usize; 3],
+    geometry: Geometry,
+    /// Channels of a second source.
+    beside: Option<usize>,
+    /// Forward means of 2x2 pixels, and back sources that have one pixel for 2x2: the first, or the one beside it.
+    pooled: bool,
+    /// Channels of `x` that form the first part of its gradient.
+    split: usize,
+}
+
+/// Several images in a tile, several tiles in an image, lines of every run that the window tells apart, borders and pads that differ,
+/// chunks filled in part, columns beyond a tile, all pixels in one line, channels that are no multiple of four.
+fn windowed() -> [Windowed; 7] {
+    let uneven = Geometry {
+        pad: [[3, 1], [0, 4]],
+        dilation: 2,
+        ..Geometry::same(3)
+    };
+    [
+        Windowed {
+            x: [3, 6, 7, 20],
+            w: [3, 3, 36],
+            geometry: Geometry::same(3),
+            beside: Some(12),
+            pooled: true,
+            split: 20,
+        },
+        Windowed {
+            x: [2, 18, 19, 36],
+            w: [3, 3, 136],
+            geometry: Geometry::same(3),
+            beside: Some(40),
+            pooled: false,
+            split: 36,
+        },
+        Windowed {
+            x: [1, 23, 13, 276],
+            w: [1, 1, 72],
+            geometry: Geometry::same(1),
+            beside: Some(20),
+            pooled: false,
+            split: 256,
+        },
+        Windowed {
+            x: [2, 10, 9, 3],
+            w: [3, 3, 70],
+            geometry: Geometry::same(3),
+            beside: Some(7),
+            pooled: true,
+            split: 3,
+        },
+        Windowed {
+            x: [1, 9, 8, 75],
+            w: [1, 1, 6],
+            geometry: Geometry::same(1),
+            beside: None,
+            pooled: false,
+            split: 43,
+        },
+        Windowed {
+            x: [5, 4, 4, 12],
+            w: [3, 3, 8],
+            geometry: uneven,
+            beside: None,
+            pooled: false,
+            split: 12,
+        },
+        Windowed {
+            x: [3, 8, 6, 64],
+            w: [5, 5, 64],
+            geometry: Geometry::same(5),
+            beside: None,
+            pooled: true,
+            split: 64,
+        },
+    ]
+}
+
+/// Holds every window that fits against f32 tiles.
+fn compare(what: &str, frame: &Frame, mut run: impl FnMut(Form, Precision) -> Vec<f32>) {
+    let want = run(Form::Tile(Tile::ANY), Precision::F32);
+    let fits = Window::ALL.into_iter().filter(|w| w.cut(frame).is_some());
+    let mut some = false;
+    for window in fits {
+        let got = run(Form::Window(window), Precision::Bf16);
+        check(what, Precision::Bf16, window, &got, &want);
+        some = true;
+    }
+    assert!(some, "no window fits {frame:?}");
+}
+
+/// Everything that a launch may do at once, with the window kept and by f32 tiles, which know as much.
+#[test]
+fn every_window_agrees_with_f32_tiles() {
+    let mut gpu = Gpu::new();
+    for Windowed {
+        x,
+        w: [kh, kw, cout],
+        geometry,
+        beside,
+        pooled,
+        split,
+    } in windowed()
+    {
+        let (x, w) = (Shape::new(&x), Shape::new(&[kh, kw, x[3], cout]));
+        let extent = |axis| geometry.output(axis, x[axis + 1], w[axis]).unwrap();
+        let y = Shape::new(&[x[0], extent(0), extent(1), cout]);
+        let half = |s: Shape| Shape::new(&[s[0], s[1] / 2, s[2] / 2, s[3]]);
+        let out = if pooled { half(y) } else { y };
+        let conv = Conv::new(geometry, x, w, y);
+        let channels = beside.unwrap_or(4);
+        let w2 = Shape::new(&[1, 1, channels, cout]);
+        let wt2 = Shape::new(&[1, 1, w[2], cout]);
+        let mut pack = |w: Shape, seed| {
+            let data = numbers(w.len(), seed);
+            let at = Layout::new(w, 1);
+            let launch = pack_bf16(input(0), Tensor::Output(0), [w[0] * w[1], w[2], w[3]], at);
+            let packed = gpu.run(launch.into(), &[&data], at.len);
+            (data, packed)
+        };
+        let [(weights, packed), (weights2, packed2), (_, packed3)] =
+            [(w, 2), (w2, 3), (wt2, 4)].map(|(w, seed)| pack(w, seed));
+
+        let image = numbers(x.len(), 1);
+        let second = numbers(y.rows() * channels, 5);
+        let [bias, residual] = [numbers(cout, 6), numbers(out.len(), 7)];
+        let arguments = Forward {
+            x: input(0),
+            w: Weights::straight(Tensor::Input(1), Tensor::Input(2), w),
+            bias: Some(input(3)),
+            residual: Some(input(4)),
+            y: OUTPUT,
+            pre: Activation::Swish,
+            post: Activation::Elu,
+        };
+        let of_second = Weights::straight(Tensor::Input(6), Tensor::Input(7), w2);
+        let joined = Joined {
+            beside: beside.map(|c| (input(5), of_second, c)),
+            after: Some((Tensor::Output(0), out.len())),
+            pooled,
+        };
+        let inputs: [&[f32]; 8] = [
+            &image, &weights, &packed, &bias, &residual, &second, &weights2, &packed2,
+        ];
+        let frame = Frame::forward(conv, pooled, beside.is_some()).expect("stride 1");
+        compare("fprop", &frame, |form, precision| {
+            let launch = forward_by(form, precision, conv, arguments, joined);
+            gpu.run(launch.into(), &inputs, 2 * out.len())
+        });
+
+        // The gradient of means is that of the first source where there is none beside it.
+        let halved = [pooled && beside.is_none(), pooled && beside.is_some()];
+        let dy = numbers(if halved[0] { half(y) } else { y }.len(), 8);
+        let dy2 = numbers(if halved[1] { half(x) } else { x }.rows() * cout, 9);
+        let [residual, start] = [numbers(x.rows() * split, 10), numbers(x.rows() * split, 11)];
+        let slope = numbers(x.rows() * split, 12);
+        let arguments = Backward {
+            dy: input(0),
+            packed: Weights::transposed(Tensor::Input(1), w, 1),
+            x: Some(input(2)),
+            dx: OUTPUT,
+            slope: Activation::LipSwish,
+        };
+        let of_second = Weights::transposed(Tensor::Input(6), wt2, 1);
+        let joined = JoinedBackward {
+            beside: beside.map(|_| (input(5), of_second)),
+            residual: Some(input(3)),
+            start: Some(input(4)),
+            split: (split < w[2]).then_some((split, (Tensor::Output(0), x.rows() * split))),
+            halved: halved[0],
+            beside_halved: halved[1],
+        };
+        let inputs: [&[f32]; 7] = [&dy, &packed, &slope, &residual, &start, &dy2, &packed3];
+        let frame = Frame::backward(conv, pooled, beside.is_some()).expect("stride 1");
+        compare("dgrad", &frame, |form, precision| {
+            let launch = backward_by(form, precision, conv, arguments, joined);
+            gpu.run(launch.into(), &inputs, x.len())
+        });
     }
 }
