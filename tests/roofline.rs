@@ -265,9 +265,7 @@ impl Criterion {
 /// What misses a criterion, and what it has. An entry whose kernel gets worse fails the test, and so does one whose kernel meets the
 /// criterion or is not among those judged any more: take it out then.
 const MISSES: &[(&str, Criterion, f64)] = &[
-    ("mbconv_dgrad_bf16_n256", Criterion::Roof, 2.699),
-    ("mbconv_dgrad_bf16_n256", Criterion::Banks, 0.075),
-    ("mbconv_fprop_sm90a_n256", Criterion::Roof, 2.294),
+    ("mbconv_dgrad_bf16_n256", Criterion::Roof, 2.047),
     ("conv2d_fprop_bf16_128x128", Criterion::Roof, 4.086),
     ("conv2d_fprop_bf16_128x128", Criterion::Banks, 0.085),
     ("conv2d_dgrad_bf16_64x64", Criterion::Roof, 3.946),
@@ -278,8 +276,8 @@ const MISSES: &[(&str, Criterion, f64)] = &[
     ("squeeze_excite_fprop_f32_gated", Criterion::Banks, 0.232),
     ("conv2d_fprop_bf16_64x64", Criterion::Roof, 2.788),
     ("conv2d_fprop_bf16_64x64", Criterion::Banks, 0.088),
-    ("mbconv_fprop_bf16_n256", Criterion::Roof, 2.527),
-    ("mbconv_fprop_bf16_n256", Criterion::Banks, 0.055),
+    ("mbconv_fprop_bf16_n256", Criterion::Roof, 1.960),
+    ("squeeze_excite_dgrad_f32_sums_x4", Criterion::Banks, 0.750),
 ];
 
 /// Of a value that a miss may be above the one that is listed: rounding of the list.
