@@ -294,9 +294,6 @@ use Criterion::{Banks, Narrow, Roof};
 /// What misses a criterion, and what it has. An entry whose kernel gets worse fails the test, and so does one whose kernel meets the
 /// criterion or is not among those judged any more: take it out then.
 const MISSES: &[(&str, &str, Criterion, f64)] = &[
-    ("h200", "mbconv_dgrad_bf16_n256", Roof, 2.699),
-    ("h200", "mbconv_dgrad_bf16_n256", Banks, 0.075),
-    ("h200", "mbconv_fprop_sm90a_n256", Roof, 2.294),
     ("h200", "conv2d_fprop_bf16_128x128", Roof, 5.184),
     ("h200", "conv2d_fprop_bf16_128x128", Banks, 0.085),
     ("h200", "conv2d_dgrad_bf16_64x64", Roof, 4.453),
@@ -307,10 +304,6 @@ const MISSES: &[(&str, &str, Criterion, f64)] = &[
     ("h200", "squeeze_excite_fprop_f32_gated", Banks, 0.232),
     ("h200", "conv2d_fprop_bf16_64x64", Roof, 3.447),
     ("h200", "conv2d_fprop_bf16_64x64", Banks, 0.088),
-    ("a100", "mbconv_dgrad_bf16_n256", Roof, 1.841),
-    ("a100", "mbconv_dgrad_bf16_n256", Banks, 0.075),
-    ("a100", "mbconv_fprop_bf16_n256", Roof, 1.717),
-    ("a100", "mbconv_fprop_bf16_n256", Banks, 0.055),
     ("a100", "squeeze_excite_fprop_f32_gated", Narrow, 0.162),
     ("a100", "squeeze_excite_fprop_f32_gated", Banks, 0.232),
     ("a100", "conv2d_fprop_bf16_128x128", Roof, 1.977),
