@@ -11,16 +11,10 @@
 // the patches one pair below: each word is read once for both.
 #pragma once
 
-#include "mbconv.cuh"
+#include "mbconv_tile.cuh"
 
-// Taps along each axis, and how far they reach.
-#define TAPS 5
-#define HALO (TAPS / 2)
-// A tile, its pairs of rows with the halo, and words between those: a window starts on 16 bytes, and patches two pairs apart lie on
-// different banks.
-#define ROWS 8
-#define COLUMNS 16
-#define TILE (ROWS * COLUMNS)
+// Pairs of rows of a tile with the halo, and words between those: a window starts on 16 bytes, and patches two pairs apart lie on different
+// banks.
 #define PAIRS (ROWS / 2 + HALO)
 #define PITCH 24
 // Words of a channel's taps: for each column of them, and for a column of zeros, what the upper and the lower pixel of a patch take in steps

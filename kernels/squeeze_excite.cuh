@@ -70,8 +70,16 @@ __device__ inline void gate_dgrad(const SqueezeExcite &of, unsigned n, float alp
     }
     __syncthreads();
     for (unsigned k = threadIdx.x; k < c; k += blockDim.x) {
+        const float *row = of.w0 + k * hidden;
         float sum = 0.0f;
-        for (unsigned j = 0; j < hidden; ++j) sum += inner[j] * of.w0[k * hidden + j];
+        unsigned j = 0;
+        // A lane has a row to itself: fours, where rows begin on 16 bytes, touch their sectors fewer times.
+        if (hidden % 4 == 0)
+            for (; j < hidden; j += 4) {
+                const float4 four = *reinterpret_cast<const float4 *>(row + j);
+                sum += inner[j] * four.x + inner[j + 1] * four.y + inner[j + 2] * four.z + inner[j + 3] * four.w;
+            }
+        for (; j < hidden; ++j) sum += inner[j] * row[j];
         each(k, sum / gate.pixels);
     }
 }

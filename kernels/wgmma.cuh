@@ -1,11 +1,14 @@
-// What compute capability 9.0 has beyond 8.0: mbarriers, bulk copies into shared memory, and products of a warpgroup (wgmma).
+// What compute capability 9.0 has beyond 8.0: mbarriers, bulk copies into shared memory, clusters of blocks, and products of a warpgroup (wgmma).
 //
-// A factor of a product lies in shared memory in lines of 64 or 128 bytes, one row (or column of the right factor) a line, its steps of k one
-// after the other; the 16-byte chunks of a line are permuted: chunk j of line i stands at place j ^ i % 8 of 128 bytes, or j ^ i / 2 % 4 of 64.
-// Eight lines begin on a multiple of their length. A product takes 16 steps of k: 32 bytes of each line.
+// A factor of a product lies in shared memory in lines of 128 bytes, and a product takes 16 steps of k. Either a line is a row (or a column of the
+// right factor) with 64 steps of k, of which a product takes 32 bytes; or it is a step of k with 64 rows (columns), and a product takes 16 lines.
+// The 16-byte chunks of a line are permuted: chunk j of line i stands at place j ^ i % 8. Eight lines begin on a multiple of 1,024 bytes.
 #pragma once
 
 #include "mma.cuh"
+
+// Bytes of a line.
+#define LINE 128
 
 typedef unsigned long long Mbarrier;
 
@@ -33,10 +36,37 @@ __device__ inline void mbarrier_wait(Mbarrier *barrier, unsigned parity) {
                  : "memory");
 }
 
-// Begins to copy into shared memory; the mbarrier counts the bytes. All addresses and sizes are multiples of 16.
-__device__ inline void copy_bulk(void *to, const void *from, unsigned bytes, Mbarrier *barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
-                 "l"(from), "r"(bytes), "r"(shared_address(barrier))
+// The number of this block in its cluster.
+__device__ inline unsigned cluster_rank() {
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// A barrier of all threads of a cluster: what was written in shared memory before it arrived is seen by those that have waited.
+__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+// Arrives at what is this mbarrier in the block of that number, and waits for a phase at which other blocks arrive.
+__device__ inline void mbarrier_arrive_in(Mbarrier *barrier, unsigned rank) {
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+                 "r"(rank)
+                 : "memory");
+}
+__device__ inline void mbarrier_wait_for_cluster(Mbarrier *barrier, unsigned parity) {
+    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}" ::"r"(
+                     shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+// Begins to copy to this place of shared memory in all blocks of the cluster that `ranks` has bits of; the same mbarrier in each counts the bytes.
+// All addresses and sizes are multiples of 16.
+__device__ inline void copy_bulk(void *to, const void *from, unsigned bytes, Mbarrier *barrier, unsigned short ranks) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"(ranks)
                  : "memory");
 }
 
@@ -46,6 +76,18 @@ __device__ inline void proxy_fence() { asm volatile("fence.proxy.async.shared::c
 // A barrier of so many threads; number 0 is __syncthreads'.
 __device__ inline void barrier_of(unsigned number, unsigned threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+// Stores four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void store_matrices_at(unsigned at, const unsigned (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
+
+// As above, each matrix transposed.
+__device__ inline void store_transposed_at(unsigned at, const unsigned (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
 }
 
 // The number of this warpgroup, in a form that the assembler knows to be the same in all of its threads.
@@ -61,21 +103,19 @@ __device__ inline void registers_take() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-// The descriptor of lines of LINE bytes; a constant offset in bytes can be added to it as offset / 16.
-template <int LINE>
-__device__ inline unsigned long long lines_at(const void *p) {
-    static_assert(LINE == 64 || LINE == 128, "lines of 64 or 128 bytes");
+// The descriptor of lines of 128 bytes; a constant offset in bytes can be added to it as offset / 16. With `apart`, blocks of lines lie so many
+// bytes apart, each with 64 rows or columns of a factor whose lines are steps of k.
+__device__ inline unsigned long long lines_at(const void *p, unsigned apart = 0) {
     unsigned address = shared_address(p);
     // Made where it stands: a loop's descriptors, all kept from before it, would take the registers of the sums.
     asm volatile("" : "+r"(address));
-    return (address & 0x3ffffu) >> 4 | (unsigned long long)(8 * LINE / 16) << 32 | (LINE == 128 ? 1ull : 2ull) << 62;
+    return (address & 0x3ffffu) >> 4 | (unsigned long long)(apart >> 4) << 16 | (unsigned long long)(8 * LINE / 16) << 32 | 1ull << 62;
 }
 
 // Where byte `byte` of line `line` stands, from the first line on.
-template <int LINE>
 __device__ inline int place_in_lines(int line, int byte) {
     const int at = line * LINE + byte;
-    return at ^ (at >> 7 & (LINE / 16 - 1)) << 4;
+    return at ^ (at >> 7 & 7) << 4;
 }
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -94,54 +134,29 @@ __device__ inline void wgmma_sums(float (&d)[COUNT]) {
     for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
+// d[64, N] += a[64, 16] b[16, N], or = with `first`; both factors as descriptors say, and ACROSS_A and ACROSS_B whether their lines are steps of
+// k. Warp w of the warpgroup has rows 16 w to 16 w + 15: d[4 j + r] of a lane is register r of its c[16, 8] (mma.cuh) of columns 8 j and on.
 #define SUMS_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define SUMS_16(d, i) SUMS_4(d, i), SUMS_4(d, i + 4), SUMS_4(d, i + 8), SUMS_4(d, i + 12)
-#define SUMS_64(d, i) SUMS_16(d, i), SUMS_16(d, i + 16), SUMS_16(d, i + 32), SUMS_16(d, i + 48)
+#define SUMS_8(d, i) SUMS_4(d, i), SUMS_4(d, i + 4)
+#define SUMS_20(d, i) SUMS_8(d, i), SUMS_8(d, i + 8), SUMS_4(d, i + 16)
+#define SUMS_32(d, i) SUMS_8(d, i), SUMS_8(d, i + 8), SUMS_8(d, i + 16), SUMS_8(d, i + 24)
+#define TEN(i) "%" #i "0,%" #i "1,%" #i "2,%" #i "3,%" #i "4,%" #i "5,%" #i "6,%" #i "7,%" #i "8,%" #i "9"
+#define WGMMA(COUNT, N, NAMES, A, B, MORE, ACROSS_A_AT, ACROSS_B_AT, ...)                                                              \
+    template <int ACROSS_A, int ACROSS_B>                                                                                              \
+    __device__ inline void wgmma(float(&d)[COUNT], unsigned long long a, unsigned long long b, bool first) {                           \
+        asm volatile("{\n.reg .pred more;\nsetp.eq.u32 more, " MORE ", 0;\n"                                                          \
+                     "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" NAMES "}, " A ", " B ", more, 1, 1, " ACROSS_A_AT ", " \
+                     ACROSS_B_AT ";\n}"                                                                                                \
+                     : __VA_ARGS__                                                                                                     \
+                     : "l"(a), "l"(b), "r"(int(first)), "n"(ACROSS_A), "n"(ACROSS_B)                                                   \
+                     : "memory");                                                                                                      \
+    }
+#define FORTY TEN() "," TEN(1) "," TEN(2) "," TEN(3)
+#define HUNDRED FORTY "," TEN(4) "," TEN(5) "," TEN(6) "," TEN(7) "," TEN(8) "," TEN(9)
 
-// d[64, N] += a[64, 16] b[16, N], or = with `first`; both factors as descriptors say. Warp w of the warpgroup has rows 16 w to 16 w + 15:
-// d[4 j + r] of a lane is register r of its c[16, 8] (mma.cuh) of columns 8 j and on.
-__device__ inline void wgmma(float (&d)[16], unsigned long long a, unsigned long long b, bool first) {
-    asm volatile(
-        "{\n.reg .pred more;\nsetp.eq.u32 more, %18, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-        "}, %16, %17, more, 1, 1, 0, 0;\n}"
-        : SUMS_16(d, 0)
-        : "l"(a), "l"(b), "r"(int(first))
-        : "memory");
-}
-
-__device__ inline void wgmma(float (&d)[32], unsigned long long a, unsigned long long b, bool first) {
-    asm volatile(
-        "{\n.reg .pred more;\nsetp.eq.u32 more, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-        "}, %32, %33, more, 1, 1, 0, 0;\n}"
-        : SUMS_16(d, 0), SUMS_16(d, 16)
-        : "l"(a), "l"(b), "r"(int(first))
-        : "memory");
-}
-
-__device__ inline void wgmma(float (&d)[64], unsigned long long a, unsigned long long b, bool first) {
-    asm volatile(
-        "{\n.reg .pred more;\nsetp.eq.u32 more, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%3"
-        "2,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%6"
-        "2,%63"
-        "}, %64, %65, more, 1, 1, 0, 0;\n}"
-        : SUMS_64(d, 0)
-        : "l"(a), "l"(b), "r"(int(first))
-        : "memory");
-}
-
-__device__ inline void wgmma(float (&d)[128], unsigned long long a, unsigned long long b, bool first) {
-    asm volatile(
-        "{\n.reg .pred more;\nsetp.eq.u32 more, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%3"
-        "2,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%6"
-        "2,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%9"
-        "2,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,"
-        "%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
-        "}, %128, %129, more, 1, 1, 0, 0;\n}"
-        : SUMS_64(d, 0), SUMS_64(d, 64)
-        : "l"(a), "l"(b), "r"(int(first))
-        : "memory");
-}
+WGMMA(32, 64, TEN() "," TEN(1) "," TEN(2) ",%30,%31", "%32", "%33", "%34", "%35", "%36", SUMS_32(d, 0))
+WGMMA(40, 80, FORTY, "%40", "%41", "%42", "%43", "%44", SUMS_20(d, 0), SUMS_20(d, 20))
+WGMMA(60, 120, FORTY "," TEN(4) "," TEN(5), "%60", "%61", "%62", "%63", "%64", SUMS_20(d, 0), SUMS_20(d, 20), SUMS_20(d, 40))
+WGMMA(64, 128, FORTY "," TEN(4) "," TEN(5) ",%60,%61,%62,%63", "%64", "%65", "%66", "%67", "%68", SUMS_32(d, 0), SUMS_32(d, 32))
+WGMMA(128, 256, HUNDRED "," TEN(10) "," TEN(11) ",%120,%121,%122,%123,%124,%125,%126,%127", "%128", "%129", "%130", "%131", "%132",
+      SUMS_32(d, 0), SUMS_32(d, 32), SUMS_32(d, 64), SUMS_32(d, 96))

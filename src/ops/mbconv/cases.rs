@@ -4,7 +4,7 @@ use super::{MbconvWeights, mbconv_eval};
 use crate::ops::testing::{Case, Input, input};
 
 /// `(x, hidden, co, upsample)`: images smaller than the window and larger than a GPU's tile of 8x8, odd channel counts and fours.
-const ROWS: [([usize; 4], usize, usize, bool); 20] = [
+const ROWS: [([usize; 4], usize, usize, bool); 22] = [
     ([2, 7, 5, 3], 6, 3, false),
     ([1, 4, 6, 5], 17, 4, false),
     ([2, 1, 1, 3], 9, 2, false),
@@ -24,10 +24,12 @@ const ROWS: [([usize; 4], usize, usize, bool); 20] = [
     ([1, 3, 4, 16], 32, 16, true),
     // Three tiles each way: the middle one has neighbours on all sides.
     ([1, 17, 35, 16], 32, 16, false),
-    // For those of compute capability 9.0: three m-tiles, tiles that hang over the border, every width.
-    ([1, 9, 16, 64], 96, 64, false),
+    // For those of compute capability 9.0: several slices, tiles that hang over the border, every width, pixels beside a tile.
+    ([1, 9, 16, 64], 192, 64, false),
     ([2, 5, 8, 128], 64, 128, false),
-    ([1, 2, 9, 256], 32, 256, false),
+    ([1, 2, 9, 256], 128, 256, false),
+    ([1, 18, 17, 64], 64, 64, false),
+    ([1, 3, 34, 128], 128, 128, false),
 ];
 
 fn tensors(x: [usize; 4], hidden: usize, co: usize) -> Vec<Input> {

@@ -1,5 +1,5 @@
-//! Launches of `kernels/mbconv_bf16.cu`, its forward form `mbconv_sm90a.cu`, and `mbconv_up_bf16.cu`: the whole bottleneck in one kernel, its
-//! hidden tensors on the chip.
+//! Launches of `kernels/mbconv_bf16.cu`, its form for compute capability 9.0 `mbconv_sm90a.cu`, and `mbconv_up_bf16.cu`: the whole bottleneck in
+//! one kernel, its hidden tensors on the chip.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,15 +9,15 @@ use crate::program::gpu::{GpuContext, GpuLaunch, Kept, Precision, Tensor};
 use crate::tensor::Shape;
 
 /// As in the kernels: lines of a tile, window, hidden channels of a slice, elements between rows.
-const ROWS: usize = 8;
-const COLUMNS: usize = 16;
+pub(super) const ROWS: usize = 8;
+pub(super) const COLUMNS: usize = 16;
 pub(super) const TILE: usize = ROWS * COLUMNS;
 pub(super) const WINDOW: usize = 5;
-const HALO: usize = WINDOW / 2;
-/// Pixels of a tile with all that its windows reach.
-pub(super) const PADDED: usize = (ROWS + 2 * HALO) * (COLUMNS + 2 * HALO);
-pub(super) const SLICE: usize = 32;
-pub(super) const PAD: usize = 8;
+pub(super) const HALO: usize = WINDOW / 2;
+/// Lines of a tile with all that its windows reach.
+pub(super) const PADDED_ROWS: usize = ROWS + 2 * HALO;
+const SLICE: usize = 32;
+const PAD: usize = 8;
 /// Words of a channel's taps, of its padded tile and of its tile alone.
 pub(super) const TABLE: usize = 36;
 const PLANE: usize = 152;
@@ -96,8 +96,8 @@ pub(in crate::ops) struct Fused {
     /// What the forward kernel can keep for the gradient: elements of f32 of a tensor, and how many of them.
     hidden: usize,
     kept: usize,
-    /// Forward on compute capability 9.0: rows that a block has in shared memory, and its bytes.
-    sm_90a: Option<(usize, usize)>,
+    /// Whether the kernels are those of compute capability 9.0: in both directions or neither.
+    sm_90a: bool,
 }
 
 /// Whether the kernels can take such channels at all; their weights are then packed in bf16 as well.
@@ -144,7 +144,7 @@ impl Form {
             }
             Direction::Dgrad => {
                 let columns = if w > COLUMNS { 2 * COLUMNS } else { COLUMNS };
-                let slopes = SLICE * (TILE / 2 + (ROWS + 2 * HALO) / 2 * columns + PAD);
+                let slopes = SLICE * (TILE / 2 + PADDED_ROWS / 2 * columns + PAD);
                 near * (c.co + PAD) + planes + slopes + width * stride + SLICE * (c.co + PAD)
             }
         };
@@ -202,7 +202,7 @@ impl Form {
 }
 
 /// The most lines that any tile of an image has with its neighbourhood of `distance`, which ends where the image ends.
-fn widest(extent: usize, tile: usize, distance: usize) -> usize {
+pub(super) fn widest(extent: usize, tile: usize, distance: usize) -> usize {
     let lines = |from: usize| (from + tile + distance).min(extent) - from.saturating_sub(distance);
     (0..extent).step_by(tile).map(lines).max().unwrap_or(0)
 }
@@ -212,14 +212,9 @@ fn patches([h, w]: [usize; 2]) -> usize {
     // A tile has neighbours on two sides where there are three in a row.
     let neighbours = |extent: usize, tile: usize| (extent.div_ceil(tile) - 1).min(2);
     let above = neighbours(h, ROWS) * HALO * COLUMNS;
-    let beside = neighbours(w, COLUMNS) * HALO * (ROWS + 2 * HALO);
+    let beside = neighbours(w, COLUMNS) * HALO * PADDED_ROWS;
     let most = (above + beside) / PATCH;
     BESIDE + most.saturating_sub(BESIDE).next_multiple_of(MORE)
-}
-
-/// The most pixels that any tile has with all that its windows reach, at one resolution.
-fn near_pixels([h, w]: [usize; 2]) -> usize {
-    widest(h, ROWS, HALO) * widest(w, COLUMNS, HALO)
 }
 
 /// The launch of the gradient, where there is one and the forward kernel kept what it reads.
@@ -242,12 +237,19 @@ impl Fused {
             true => Form::up(&c, [h, w], direction)?,
         };
         let (rows, columns) = (form.rows, form.columns);
-        let window = form.window * SLICE * size_of::<f32>();
-        let shared = window + form.elements * size_of::<u16>();
+        let sm_90a = cx.sm_90a.then(|| sm90a::form(&c, [h, w], cx.shared));
+        let (near, shared, bytes, gate) = match sm_90a.flatten() {
+            Some(nine) => (nine.near, nine.shared, nine.kept_bytes, sm90a::GATE),
+            None => {
+                let window = form.window * SLICE * size_of::<f32>();
+                let shared = window + form.elements * size_of::<u16>();
+                (form.near, shared, form.kept_bytes, form.gate)
+            }
+        };
+        let hidden = x[0] * c.hidden * bytes;
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
         let tiles = h.div_ceil(rows) * w.div_ceil(columns);
         // The kernels count what is kept in 32 bits.
-        let hidden = x[0] * c.hidden * form.kept_bytes;
         let fits = shared <= cx.shared && i32::try_from(hidden).is_ok();
         fits.then(|| Fused {
             cell: Cell {
@@ -258,7 +260,7 @@ impl Fused {
                 hidden: int(c.hidden),
                 rows: int(rows),
                 columns: int(columns),
-                near_room: int(form.near),
+                near_room: int(near),
                 far_room: int(form.far),
                 alpha: 0.0,
                 units: 0,
@@ -269,13 +271,10 @@ impl Fused {
             tiles,
             blocks: x[0] * tiles,
             shared,
-            gate: form.gate,
+            gate,
             hidden: hidden / size_of::<f32>(),
             kept: form.kept,
-            // It does not keep what the gradient reads.
-            sm_90a: (cx.sm_90a && !cx.kept && direction == Direction::Fprop)
-                .then(|| sm90a::room(&c, near_pixels([h, w]), cx.shared))
-                .flatten(),
+            sm_90a: sm_90a.flatten().is_some(),
         })
     }
 
@@ -295,13 +294,25 @@ impl Fused {
     }
 
     fn begin(&self, name: &str) -> GpuLaunch {
-        let (module, up) = match self.upsample {
-            false => ("mbconv_bf16", ""),
-            true => ("mbconv_up_bf16", "up_"),
+        let (module, name) = match (self.sm_90a, self.upsample) {
+            (true, _) => ("mbconv_sm90a", format!("mbconv_{name}_sm90a")),
+            (false, false) => ("mbconv_bf16", format!("mbconv_{name}_bf16")),
+            (false, true) => ("mbconv_up_bf16", format!("mbconv_up_{name}_bf16")),
         };
-        GpuLaunch::new(module, format!("mbconv_{up}{name}_bf16_n{}", self.width))
-            .blocks(self.blocks)
-            .shared(self.shared)
+        let launch = GpuLaunch::new(module, format!("{name}_n{}", self.width)).shared(self.shared);
+        match self.sm_90a {
+            true => sm90a::whole_clusters(launch, self.blocks),
+            false => launch.blocks(self.blocks),
+        }
+    }
+
+    /// With the last arguments: the cell, and where clusters may be filled up how many blocks there are.
+    fn end(&self, launch: GpuLaunch, cell: Cell) -> GpuLaunch {
+        let launch = launch.value(cell);
+        match self.sm_90a {
+            true => launch.count(self.blocks),
+            false => launch,
+        }
     }
 
     /// `y` from `x` and the weights in `packed`, and what is made beside it.
@@ -314,27 +325,27 @@ impl Fused {
         beside: Beside,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        let window = self.window(&at, Direction::Fprop);
-        let plain = [at.w1_bf16, at.b1, window, at.b_dw, at.w2_bf16, at.b2];
-        let (launch, weights, cell) = match self.sm_90a {
-            None => (self.begin("fprop"), &plain[..], self.cell),
-            Some((rows, shared)) => (
-                sm90a::begin(&op.channels, self.blocks, shared),
-                &[at.slices, at.b2][..],
-                Cell {
-                    near_room: i32::try_from(rows).expect("rows fit 31 bits"),
-                    ..self.cell
-                },
-            ),
+        let all = [
+            at.w1_bf16,
+            at.b1,
+            self.window(&at, Direction::Fprop),
+            at.b_dw,
+            at.w2_bf16,
+            at.b2,
+        ];
+        let weights = match self.sm_90a {
+            true => &[at.slices, at.b2][..],
+            false => &all,
         };
-        let launch = launch.address(x.0, x.1);
+        let launch = self.begin("fprop").address(x.0, x.1);
         let launch = (weights.iter()).fold(launch, |l, at| l.address(packed, *at));
         let [v, skip] = [0, 1].map(|i| beside.skip.map(|skip| skip[i]));
         let launch = match self.upsample {
             false => launch.address(y.0, y.1),
             true => optional(optional(launch, v).address(y.0, y.1), skip),
         };
-        optional(self.keeping(launch), beside.partial).value(cell)
+        let launch = optional(self.keeping(launch), beside.partial);
+        self.end(launch, self.cell)
     }
 
     /// With the addresses of what is kept.
@@ -364,14 +375,18 @@ impl Fused {
         let at = super::cuda::Layout::new(&op.channels);
         // What stands before the second swish is kept, or made again of the window and its bias.
         let bias = self.upsample.then_some(at.b_dw);
-        let weights = ([at.w1_bf16, self.window(&at, Direction::Dgrad)].into_iter())
+        let all = ([at.w1_bf16, self.window(&at, Direction::Dgrad)].into_iter())
             .chain(bias)
             .chain([at.w2_bf16]);
+        let weights = match self.sm_90a {
+            true => vec![at.slices],
+            false => all.collect(),
+        };
         let operands = |launch: GpuLaunch, operands: &[Operand]| {
             (operands.iter()).fold(launch, |l, (tensor, at)| l.address(*tensor, *at))
         };
         let launch = self.keeping(operands(self.begin("dgrad"), &[dy]));
-        let launch = weights.fold(launch, |l, at| l.address(packed, at));
+        let launch = (weights.into_iter()).fold(launch, |l, at| l.address(packed, at));
         let launch = if self.upsample {
             optional(launch, v)
         } else {
@@ -387,9 +402,10 @@ impl Fused {
                     slices: int(a.slices),
                     ..self.cell
                 };
-                operands(launch, &[a.partial, a.w0, a.w2, a.s, a.g]).value(cell)
+                let launch = operands(launch, &[a.partial, a.w0, a.w2, a.s, a.g]);
+                self.end(launch, cell)
             }
-            None => (0..5).fold(launch, |l, _| l.null()).value(self.cell),
+            None => self.end((0..5).fold(launch, |l, _| l.null()), self.cell),
         }
     }
 

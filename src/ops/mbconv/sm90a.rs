@@ -1,28 +1,37 @@
-//! Launches of `kernels/mbconv_sm90a.cu`: the forward bottleneck for compute capability 9.0.
+//! What `kernels/mbconv_sm90a.cu` takes, the bottleneck in both directions for compute capability 9.0, and how its weights are packed.
 
 use super::Channels;
-use super::fused::{PAD, PADDED, SLICE, TILE, WINDOW};
+use super::fused::{COLUMNS, HALO, PADDED_ROWS, ROWS, TILE, WINDOW, widest};
 use crate::program::gpu::{GpuLaunch, Tensor};
 
-/// Channels that the kernel is compiled for; as many go out as come in.
+/// Channels that the kernels are compiled for; as many go out as come in.
 const WIDTHS: [usize; 3] = [64, 128, 256];
-/// As in the kernel: threads of a block, pixels of an m-tile, and m-tiles that two warpgroups expand.
+/// As in the kernels: threads of a block, blocks of a cluster, hidden channels of a slice, bytes of a line of a factor.
 const THREADS: u32 = 384;
-const ROWS: usize = 64;
-const M_TILES: usize = 4;
-/// Bytes of a slice's window with its biases, and of the room that it has.
-const WINDOW_BYTES: usize = (WINDOW * WINDOW + 2) * SLICE * size_of::<f32>();
-const WINDOW_ROOM: usize = 3584;
-/// Bytes of the mbarriers.
-const MBARRIERS: usize = size_of::<[u64; 8]>();
+const CLUSTER: usize = 2;
+const HIDDEN: usize = 64;
+const LINE: usize = 128;
+/// Pixels that a block expands, all within the tile's columns or not.
+const NARROW: usize = 160;
+const WIDE: usize = 240;
+/// Bytes of a hidden channel's pixels with their neighbours.
+const PLANE: usize = PADDED_ROWS * 48 + 16;
+/// Bytes of a slice's taps with their biases, and of the pairs that are made of them.
+const TAPS: usize = HIDDEN * (16 + 1) * size_of::<f32>();
+const PAIRS: usize = HIDDEN * 144;
+/// Bytes of what is kept on its way, for each of eight warps, and of the mbarriers.
+const PIECES: usize = 8 * 4 * 512;
+const MBARRIERS: usize = size_of::<[u64; 6]>();
+/// Numbers of a gate that the planes have room for.
+pub(super) const GATE: usize = HIDDEN * PLANE / size_of::<f32>();
 
-/// Whether the kernel can take such channels; their weights are then packed for it as well.
+/// Whether the kernels can take such channels; their weights are then packed for them as well.
 pub(super) fn takes(c: &Channels) -> bool {
     !c.upsample
         && c.k == WINDOW
         && c.ci == c.co
         && WIDTHS.contains(&c.ci)
-        && c.hidden.is_multiple_of(SLICE)
+        && c.hidden.is_multiple_of(HIDDEN)
 }
 
 /// Elements of `f32` that the packed slices take.
@@ -30,8 +39,8 @@ pub(super) fn packed_len(c: &Channels) -> usize {
     if !takes(c) {
         return 0;
     }
-    let slice = (c.ci + c.co) * SLICE * size_of::<u16>() + WINDOW_BYTES;
-    c.hidden / SLICE * slice / size_of::<f32>()
+    let slice = (c.ci + c.co) * HIDDEN * size_of::<u16>() + TAPS;
+    c.hidden / HIDDEN * slice / size_of::<f32>()
 }
 
 /// The launch that packs them behind element `to`.
@@ -44,28 +53,42 @@ pub(super) fn pack(c: &Channels, to: usize) -> GpuLaunch {
         .count(c.hidden)
 }
 
-/// Rows that shared memory has for `near` pixels around a tile, and the bytes of a block, where the kernel takes both.
-pub(super) fn room(c: &Channels, near: usize, shared: usize) -> Option<(usize, usize)> {
-    // Each warpgroup has an m-tile at least.
-    let rows = near.next_multiple_of(ROWS).max(2 * ROWS);
-    let stride = SLICE + PAD;
-    let lines = rows * c.ci + 2 * (c.ci + c.co + TILE) * SLICE;
-    let elements = lines + PADDED * stride;
-    let bytes = elements * size_of::<u16>() + 2 * WINDOW_ROOM + MBARRIERS;
-    (takes(c) && rows <= M_TILES * ROWS && bytes <= shared).then_some((rows, bytes))
+/// The grid of so many blocks: the last cluster is filled up.
+pub(super) fn whole_clusters(launch: GpuLaunch, blocks: usize) -> GpuLaunch {
+    (launch.blocks(blocks.next_multiple_of(CLUSTER))).block(THREADS)
 }
 
-/// The forward launch without its arguments.
-pub(super) fn begin(c: &Channels, blocks: usize, shared: usize) -> GpuLaunch {
-    GpuLaunch::new("mbconv_sm90a", format!("mbconv_fprop_sm90a_n{}", c.co))
-        .blocks(blocks)
-        .block(THREADS)
-        .shared(shared)
+/// How the kernels lie on an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    /// Pixels around a tile that shared memory has, by which the kernels know what they are to expand.
+    pub near: usize,
+    /// Bytes of shared memory of a block.
+    pub shared: usize,
+    /// Bytes that a hidden channel of an image has in a tensor that is kept: lines of bf16 that begin on 16 bytes.
+    pub kept_bytes: usize,
+}
+
+/// Their form for images of `h` x `w` pixels, where they take them: with 256 channels of those whose tiles have neighbours on one side alone.
+pub(super) fn form(c: &Channels, [h, w]: [usize; 2], shared: usize) -> Option<Form> {
+    let narrow = w <= COLUMNS && widest(h, ROWS, HALO) <= NARROW / COLUMNS;
+    let near = if narrow { NARROW } else { WIDE };
+    let mixed = TILE * HIDDEN * size_of::<u16>();
+    let factors = near * c.ci * size_of::<u16>() + (c.ci + c.co) * LINE + mixed;
+    let bytes = factors + HIDDEN * PLANE + TAPS + PAIRS + PIECES + MBARRIERS;
+    let known = takes(c) && (narrow || c.ci < WIDTHS[2]);
+    (known && bytes <= shared).then_some(Form {
+        near,
+        shared: bytes,
+        kept_bytes: h * w.next_multiple_of(8) * size_of::<u16>(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const H200: usize = 227 << 10;
 
     fn channels(ci: usize, hidden: usize, co: usize) -> Channels {
         Channels {
@@ -78,22 +101,38 @@ mod tests {
     }
 
     #[test]
-    fn the_published_cell_has_room_on_an_h200() {
-        // 10 rows of 16 pixels around a tile: three m-tiles.
-        let (rows, bytes) = room(&channels(256, 1536, 256), 160, 227 << 10).expect("fits");
-        assert_eq!(rows, 192);
-        assert_eq!(bytes, 98304 + 32768 + 39936 + 8192 + 19200 + 8192 + 64);
-        assert_eq!(packed_len(&channels(256, 1536, 256)), 48 * 36224 / 4);
+    fn the_published_cells_have_room_on_an_h200() {
+        // 10 rows of 16 pixels around a tile.
+        let cell = channels(256, 1536, 256);
+        let form_of = |c: &Channels, hw| form(c, hw, H200).expect("fits");
+        let narrow = form_of(&cell, [16, 16]);
+        assert_eq!((narrow.near, narrow.kept_bytes), (160, 512));
+        let tiles = 81920 + 2 * 32768 + 16384 + 37888;
+        assert_eq!(narrow.shared, tiles + 4352 + 9216 + 16384 + 48);
+        assert_eq!(packed_len(&cell), 24 * (2 * 32768 + 4352) / 4);
+        // And 12 rows of 20 in the middle of a larger image.
+        let wide = form_of(&channels(128, 384, 128), [32, 32]);
+        assert_eq!((wide.near, wide.kept_bytes), (240, 2048));
     }
 
     #[test]
-    fn other_channels_are_left_to_the_kernels_for_every_gpu() {
-        for (ci, hidden, co) in [(256, 1536, 128), (96, 576, 96), (64, 100, 64)] {
-            assert_eq!(packed_len(&channels(ci, hidden, co)), 0);
-            assert!(room(&channels(ci, hidden, co), 160, 227 << 10).is_none());
+    fn other_shapes_are_left_to_the_kernels_for_every_gpu() {
+        for (ci, hidden, co) in [(256, 1536, 128), (96, 576, 96), (64, 96, 64)] {
+            let c = channels(ci, hidden, co);
+            assert_eq!(packed_len(&c), 0);
+            assert_eq!(form(&c, [16, 16], H200), None);
         }
-        // A tile in the middle of a large image.
-        assert!(room(&channels(256, 1536, 256), 240, 227 << 10).is_none());
-        assert!(room(&channels(128, 768, 128), 240, 227 << 10).is_some());
+        let c = channels(256, 1536, 256);
+        assert_eq!(form(&c, [32, 32], H200), None);
+        assert_eq!(form(&c, [24, 16], H200), None);
+        assert_eq!(form(&c, [16, 16], 163 << 10), None);
+    }
+
+    #[test]
+    fn lines_of_what_is_kept_begin_on_16_bytes() {
+        let c = channels(64, 64, 64);
+        for (w, bytes) in [(1, 48), (8, 48), (9, 96), (16, 96), (17, 144)] {
+            assert_eq!(form(&c, [3, w], H200).expect("fits").kept_bytes, bytes);
+        }
     }
 }

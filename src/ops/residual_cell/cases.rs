@@ -5,8 +5,9 @@ use crate::ops::mbconv::MbconvWeights;
 use crate::ops::testing::{Case, input};
 
 /// `(x, hidden, units)`: odd channel counts, images smaller than the window, and for kernels that keep the hidden channels on the chip one
-/// tile and several of them, hanging over the border, at every width of sums.
-const ROWS: [([usize; 4], usize, usize); 8] = [
+/// tile and several of them, hanging over the border, at every width of sums, and the same for those of compute
+/// capability 9.0, at every width and with pixels beside a tile.
+const ROWS: [([usize; 4], usize, usize); 13] = [
     ([2, 7, 5, 3], 6, 4),
     ([2, 1, 1, 4], 9, 1),
     ([1, 4, 6, 5], 17, 4),
@@ -15,6 +16,11 @@ const ROWS: [([usize; 4], usize, usize); 8] = [
     ([2, 9, 17, 48], 32, 5),
     ([2, 16, 6, 80], 32, 5),
     ([1, 9, 16, 144], 32, 9),
+    ([2, 9, 12, 64], 64, 5),
+    ([1, 18, 17, 64], 128, 4),
+    ([3, 5, 9, 128], 128, 5),
+    ([1, 3, 34, 128], 64, 4),
+    ([1, 9, 16, 256], 128, 4),
 ];
 
 /// `(x, hidden, co, units)` of cells that double the resolution, in the same manner.

@@ -247,7 +247,7 @@ mod tests {
     use crate::program::gpu::Precision;
 
     /// The launches of both directions of the published CIFAR-10 cell.
-    fn launches(precision: Precision, shared: usize) -> [Vec<String>; 2] {
+    fn launches(precision: Precision, shared: usize, sm_90a: bool) -> [Vec<String>; 2] {
         let x: Shape = [64, 16, 16, 256].into();
         let channels = mbconv::Channels {
             ci: 256,
@@ -279,7 +279,7 @@ mod tests {
             },
             precision,
             shared,
-            sm_90a: false,
+            sm_90a,
             kept: true,
             narrow: Narrow::NONE,
         };
@@ -292,21 +292,20 @@ mod tests {
 
     #[test]
     fn the_published_cell_takes_two_launches_each_way() {
-        let [forward, backward] = launches(Precision::Bf16, 227 << 10);
-        assert_eq!(
-            forward,
-            ["mbconv_fprop_bf16_n256", "squeeze_excite_fprop_f32_gated"]
-        );
-        assert_eq!(
-            backward,
-            ["squeeze_excite_dgrad_f32_sums_x4", "mbconv_dgrad_bf16_n256"]
-        );
+        for (sm_90a, form) in [(false, "bf16"), (true, "sm90a")] {
+            let [forward, backward] = launches(Precision::Bf16, 227 << 10, sm_90a);
+            let bottleneck = |direction| format!("mbconv_{direction}_{form}_n256");
+            let gated = "squeeze_excite_fprop_f32_gated".to_owned();
+            assert_eq!(forward, [bottleneck("fprop"), gated]);
+            let sums = "squeeze_excite_dgrad_f32_sums_x4".to_owned();
+            assert_eq!(backward, [sums, bottleneck("dgrad")]);
+        }
     }
 
     #[test]
     fn without_the_fused_bottleneck_it_takes_those_of_its_parts() {
         for (precision, shared) in [(Precision::F32, 227 << 10), (Precision::Bf16, 48 << 10)] {
-            let [forward, backward] = launches(precision, shared);
+            let [forward, backward] = launches(precision, shared, true);
             assert_eq!((forward.len(), backward.len()), (6, 9));
         }
     }
