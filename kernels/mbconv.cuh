@@ -147,10 +147,13 @@ __device__ inline void copy_rows(void *to, int to_stride, const void *from, int 
     const int column = threadIdx.x % ALL;
     const bool inside = column < columns;
     if (!ZEROS && !inside) return;
-    uint4 *target = static_cast<uint4 *>(to) + column;
-    const uint4 *source = static_cast<const uint4 *>(from) + (inside ? column : 0);
-    for (int row = threadIdx.x / ALL; row < all_rows; row += THREADS / ALL)
-        copy_async_16(target + row * to_stride, source + min(row, rows - 1) * from_stride, inside && row < rows);
+    const int first = threadIdx.x / ALL, step = THREADS / ALL;
+    uint4 *target = static_cast<uint4 *>(to) + first * to_stride + column;
+    const uint4 *start = static_cast<const uint4 *>(from), *source = start + first * from_stride + column;
+    for (int row = first; row < all_rows; row += step, target += step * to_stride, source += step * from_stride) {
+        const bool exists = inside && row < rows;
+        copy_async_16(target, exists ? source : start, exists);
+    }
 }
 
 // Where a thread works in the depthwise convolutions: a pair of neighbouring channels, and every SPAN-th vertical strip of pixels. The
@@ -237,14 +240,16 @@ struct TileSums {
     __device__ void write(float *__restrict__ y, const float *__restrict__ bias, const float *__restrict__ residual,
                           float *__restrict__ partial, const Tile &tile, int channels, Row row) const {
         const int lane = threadIdx.x % 32, odd = lane % 2;
+        int places[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) places[i] = row(pixel + i * 16 + accumulator_row(lane, odd));
 #pragma unroll
         for (int j = 0; j < TILES; ++j) {
             const int to = column + j * 8 + lane % 4 / 2 * 4;
             float4 total = {};
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const int at = pixel + i * 16 + accumulator_row(lane, odd);
-                const int place = row(at);
+                const int place = places[i];
                 const float *own = c[i][j];
                 const float one = __shfl_xor_sync(0xffffffffu, odd ? own[0] : own[2], 1);
                 const float two = __shfl_xor_sync(0xffffffffu, odd ? own[1] : own[3], 1);

@@ -26,7 +26,7 @@
 // The product of a slice with the pixels around the tile has the channels for rows, so that a lane holds two rows of one column of a
 // channel: a word of the padded tile, whose channels the window then takes one by one. Four warps make 32 channels of 40 pixels each,
 // the other four what lies around the tile beyond 4 patches: the larger part of a warp, the fewer passes over shared memory. A slice takes
-// 1,152 of 2,560 passes for that product, 512 for the other, 14 a channel for the window; docs/performance.md has the counts.
+// 1,152 of 2,700 passes for that product, 512 for the other, 14 a channel for the window; docs/performance.md has the counts.
 //
 // Both slopes of a hidden channel are what the gradient needs of it: with 8 bits each, half of what bf16 would take, a launch stays below
 // 1.6 times its floor in device memory too, re-reads of weights included, and the gradient takes no special function.
@@ -89,6 +89,7 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
     const Around around(c);
     const Tile &tile = around.tile;
     const Kept format(c);
+    const OwnSlopes own_slopes(c, tile, format);
     const Patches patches(around);
     const WindowLane window_lane;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, slot = lane % 4;
@@ -111,7 +112,7 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const unsigned word =
-                round_bf16(HalfSwish(columns[half * 2]).value(), HalfSwish(columns[half * 2 + 1]).value()) & patches.mask[i];
+                round_bf16(HalfSwish(columns[half * 2]).value, HalfSwish(columns[half * 2 + 1]).value) & patches.mask[i];
             if (patches.mask[i]) expanded[(m * 16 + half * 8 + group) * PLANE + word_of(patches.place[i])] = word;
         }
     };
@@ -137,7 +138,7 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
                     for (int i = 0; i < 2; ++i) {
                         const float *both = &e[r / 2][half * 2 + i][r % 2 * 2];
                         const HalfSwish upper(both[0]), lower(both[1]);
-                        words[i] = round_bf16(upper.value(), lower.value()) & around.mask(make_int2(pair.x + half * 8 + i, pair.y));
+                        words[i] = round_bf16(upper.value, lower.value) & around.mask(make_int2(pair.x + half * 8 + i, pair.y));
                         slope[i][0] = upper.slope(), slope[i][1] = lower.slope();
                     }
                     slopes[r][half] = join(slope[0][0], slope[0][1], slope[1][0], slope[1][1]);
@@ -184,7 +185,7 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const HalfSwish upper(results[i][half * 2]), lower(results[i][half * 2 + 1]);
-                mixed[channel * OWN_PLANE + half * 32 + lane] = round_bf16(upper.value(), lower.value());
+                mixed[channel * OWN_PLANE + half * 32 + lane] = round_bf16(upper.value, lower.value);
                 if (kept) {
                     const int at = channel * TILE + ((window_pair() + half) * COLUMNS + window_column()) * 2;
                     *reinterpret_cast<unsigned short *>(leaving + at) = join(upper.slope(), lower.slope());
@@ -192,25 +193,21 @@ __device__ inline void fprop(const float *x, const bf16 *w1, const float *b1, co
             }
         }
         __syncthreads();
-        if (kept) {
-            for (int i = threadIdx.x; i < S * TILE / 16; i += THREADS) {
-                const int channel = i / 8, y = tile.y + i / 2 % 4 * 2, x = tile.x + i % 2 * 8;
-                if (y < c.h && x < c.w)
-                    *reinterpret_cast<uint4 *>(kept_mixed + format.at(c, tile.image, first + channel, y, x)) =
-                        reinterpret_cast<const uint4 *>(leaving)[i];
-            }
-        }
+        if (kept && own_slopes.inside)
+            *reinterpret_cast<uint4 *>(kept_mixed + own_slopes.at + first * format.channel) =
+                reinterpret_cast<const uint4 *>(leaving)[threadIdx.x];
         sums.template add_lines<S, OWN_PLANE * 2, false>(reinterpret_cast<const bf16 *>(mixed), w2s);
     }
     sums.write(y, b2, nullptr, partial, tile, c.co, [&](int at) { return around.window_row(at); });
 }
 
-// The slopes of d around a tile that the gradient holds of a slice: bytes of a pair of rows and between channels. An image wider than a tile
-// has 8 columns more on either side.
+// The slopes of d around a tile that the gradient holds of a slice: the logarithm of the 16 bytes of a pair of rows, and bytes of a pair
+// and between channels. An image wider than a tile has 8 columns more on either side.
 struct Slopes {
-    int beside, row, plane;
+    int beside, shift, row, plane;
 
-    __device__ explicit Slopes(const Cell &c) : beside(c.w > COLUMNS ? 8 : 0), row((COLUMNS + 2 * beside) * 2), plane(PAIRS * row + 16) {}
+    __device__ explicit Slopes(const Cell &c)
+        : beside(c.w > COLUMNS ? 8 : 0), shift(c.w > COLUMNS ? 2 : 1), row(16 << shift), plane(PAIRS * row + 16) {}
     __device__ int at(int2 p) const { return (p.y / 2 + HALO / 2) * row + (p.x + beside) * 2; }
 };
 
@@ -231,6 +228,7 @@ __device__ inline void dgrad(const float *dy, const unsigned char *kept, const u
     const Around around(c);
     const Tile &tile = around.tile;
     const Kept format(c);
+    const OwnSlopes own_slopes(c, tile, format);
     const Slopes held(c);
     const Patches patches(around);
     const WindowLane window_lane;
@@ -240,24 +238,22 @@ __device__ inline void dgrad(const float *dy, const unsigned char *kept, const u
     auto copy_projection = [&](int first) {
         if (first < c.hidden) {
             copy_rows<32, false>(w2s, y_stride / 8, w2 + first * c.co, c.co / 8, S, S, c.co / 8);
-            const int eights = held.row / 16;
-            for (int i = threadIdx.x; i < S * PAIRS * eights; i += THREADS) {
-                const int j = i % eights, pair = i / eights % PAIRS, channel = i / eights / PAIRS;
+            // Eight threads for each channel.
+            const int channel = threadIdx.x / 8;
+            const unsigned char *from = kept_mixed + format.at(c, tile.image, first + channel, 0, 0);
+            unsigned char *to = slopes_mixed + channel * held.plane;
+            for (int i = threadIdx.x % 8; i < PAIRS << held.shift; i += 8) {
+                const int pair = i >> held.shift, j = i - (pair << held.shift);
                 const int y = tile.y + pair * 2 - HALO, x = tile.x + j * 8 - held.beside;
                 const bool inside = y >= 0 && y < c.h && x >= 0 && x < c.w;
-                copy_async_16(slopes_mixed + channel * held.plane + pair * held.row + j * 16,
-                              kept_mixed + (inside ? format.at(c, tile.image, first + channel, y, x) : 0), inside);
+                copy_async_16(to + i * 16, inside ? from + y / 2 * format.row + x * 2 : from, inside);
             }
         }
         copy_async_commit();
     };
     auto copy_rest = [&](int first) {
         window.copy_tables(tables, first);
-        for (int i = threadIdx.x; i < S * TILE / 16; i += THREADS) {
-            const int channel = i / 8, y = tile.y + i / 2 % 4 * 2, x = tile.x + i % 2 * 8;
-            const bool inside = y < c.h && x < c.w;
-            copy_async_16(reinterpret_cast<uint4 *>(slopes) + i, kept + (inside ? format.at(c, tile.image, first + channel, y, x) : 0), inside);
-        }
+        copy_async_16(reinterpret_cast<uint4 *>(slopes) + threadIdx.x, kept + own_slopes.at + first * format.channel, own_slopes.inside);
         copy_columns(w1s, w1 + first, c.hidden, c.ci, N);
         copy_async_commit();
     };

@@ -19,15 +19,15 @@
 // 2^23, whose last bit counts ones: what is added to it is an integer in its low bits.
 #define WHOLE 8388608.0f
 
-// swish and its slope at 2h, from what an expansion with halved weights gives: swish = h tanh(h) + h, slope = (tanh(h) + h (1 - tanh(h)^2) + 1) / 2.
+// swish and its slope at 2h, from what an expansion with halved weights gives: with t = tanh(h) the value v = h t + h, and the slope
+// (1 + t + h (1 - t^2)) / 2 = (1 + t (1 - v) + v) / 2.
 struct HalfSwish {
-    float half, tanh;
+    float value, tanh;
 
-    __device__ explicit HalfSwish(float h) : half(h), tanh(tanh_fast(h)) {}
-    __device__ float value() const { return fmaf(half, tanh, half); }
+    __device__ explicit HalfSwish(float h) : tanh(tanh_fast(h)) { value = fmaf(h, tanh, h); }
     // The slope as 8 bits, the lowest of a word.
     __device__ unsigned slope() const {
-        const float twice = fmaf(half, fmaf(-tanh, tanh, 1.0f), tanh);
+        const float twice = fmaf(tanh, 1.0f - value, value);
         return __float_as_uint(fmaf(twice, SLOPE_STEPS / 2, WHOLE + SLOPE_ZERO + SLOPE_STEPS / 2));
     }
 };
@@ -41,12 +41,23 @@ __device__ inline float slope_at(unsigned word, int i) {
 
 // Slopes that are kept: [n, hidden, pairs of rows, columns, 2], columns padded to 8, so that 16 bytes are 8 columns of a pair.
 struct Kept {
-    int pairs, row;
+    int row, channel;
 
-    __device__ explicit Kept(const Cell &c) : pairs((c.h + 1) / 2), row((c.w + 7) / 8 * 16) {}
+    __device__ explicit Kept(const Cell &c) : row((c.w + 7) / 8 * 16), channel((c.h + 1) / 2 * row) {}
     // Of the pair of rows at y and the column x, both of the image.
-    __device__ int at(const Cell &c, int image, int channel, int y, int x) const {
-        return ((image * c.hidden + channel) * pairs + y / 2) * row + x * 2;
+    __device__ int at(const Cell &c, int image, int k, int y, int x) const { return (image * c.hidden + k) * channel + y / 2 * row + x * 2; }
+};
+
+// The 16 bytes of a slice of a tile's slopes that a thread moves: threads are [channel, pair, half of a pair].
+struct OwnSlopes {
+    bool inside;
+    int at;
+
+    __device__ OwnSlopes(const Cell &c, const Tile &tile, const Kept &kept) {
+        static_assert(SLICE * TILE == THREADS * 16, "one for each thread");
+        const int y = tile.y + threadIdx.x / 2 % 4 * 2, x = tile.x + threadIdx.x % 2 * 8;
+        inside = y < c.h && x < c.w;
+        at = inside ? kept.at(c, tile.image, threadIdx.x / 8, y, x) : 0;
     }
 };
 
@@ -131,9 +142,11 @@ __device__ inline void bring_around(bf16 *to, const float *__restrict__ data, in
 // Begins to copy to[i][0 .. SLICE] = from[i][..] of rows with `stride` elements, zeros beyond `rows`. Neighbouring groups of four threads
 // take rows that are four apart: with PAD behind each, these lie on different banks.
 __device__ inline void copy_columns(bf16 *to, const bf16 *from, int stride, int rows, int all_rows) {
-    const int j = threadIdx.x % 4 * 8, group = threadIdx.x / 4, first = group / 8 * 8 + group % 2 * 4 + group % 8 / 2;
-    for (int row = first; row < all_rows; row += THREADS / 4)
-        copy_async_16(to + row * (SLICE + PAD) + j, from + min(row, rows - 1) * stride + j, row < rows);
+    const int group = threadIdx.x / 4, first = group / 8 * 8 + group % 2 * 4 + group % 8 / 2, step = THREADS / 4;
+    const bf16 *source = from + first * stride + threadIdx.x % 4 * 8;
+    bf16 *target = to + first * (SLICE + PAD) + threadIdx.x % 4 * 8;
+    for (int row = first; row < all_rows; row += step, target += step * (SLICE + PAD), source += step * stride)
+        copy_async_16(target, row < rows ? source : from, row < rows);
 }
 
 // Two neighbours b[16, 8] of bf16 as an ldmatrix brings them, and one alone.
