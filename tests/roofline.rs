@@ -274,8 +274,6 @@ const MISSES: &[(&str, Criterion, f64)] = &[
     ("conv2d_dgrad_bf16_64x64", Criterion::Banks, 0.085),
     ("conv2d_dgrad_bf16_128x128", Criterion::Roof, 1.992),
     ("conv2d_dgrad_bf16_128x128", Criterion::Banks, 0.082),
-    ("squeeze_excite_fprop_f32_gated", Criterion::Narrow, 0.162),
-    ("squeeze_excite_fprop_f32_gated", Criterion::Banks, 0.232),
     ("conv2d_fprop_bf16_64x64", Criterion::Roof, 2.788),
     ("conv2d_fprop_bf16_64x64", Criterion::Banks, 0.088),
     ("mbconv_fprop_bf16_n256", Criterion::Roof, 2.527),
