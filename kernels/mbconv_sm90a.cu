@@ -1,5 +1,5 @@
 // kernelc: compute_90a
-// The inverted bottleneck of mbconv_bf16.cu for compute capability 9.0: the same tile, the same results but for roundings of the taps.
+// The inverted bottleneck of mbconv_bf16.cu for compute capability 9.0: the same tile, the same results but for the order of sums.
 //
 //   mbconv_fprop_sm90a_n<N>(x, slices, b2, y, kept, kept_mixed, partial, cell, blocks)                     N = 64, 128 or 256 is ci and co
 //   mbconv_dgrad_sm90a_n<N>(dy, kept, kept_mixed, slices, dx, partial, v0, v2, s, g, cell, blocks)
@@ -12,41 +12,36 @@
 // The expansion is transposed: channels by pixels. So a lane has neighbouring pixels of one channel, its bias is one number, and 8x8 matrices of
 // its words are stored and loaded as they are by the window, where a line of 5 taps is a Toeplitz matrix of 16x16: 5 mma a channel for 16x8 pixels
 // in place of 3,200 multiply-adds. The window's results are stored channel by channel, pixels along a line, and are the left factor of the
-// projection that way. The gradient is the same the other way round: project', times the slope at kept_mixed, window with the taps from the last to
-// the first, times the slope at kept, expand'.
+// projection that way. The gradient is the same the other way round: project', times the slopes kept_mixed, window with the taps from the last to the
+// first, times the slopes kept, expand'.
 //
-// swish(x) = h tanh(h) + h and twice its slope have only h = x / 2 in them: w1, the taps and their biases are packed as halves, which is exact. h is
-// what is kept, and the gradient takes the slopes twice, which makes up for the halves that it multiplies with.
+// swish(x) = h tanh(h) + h with h = x / 2: w1, the taps and their biases are packed as halves, which is exact, and the gradient takes the slopes
+// twice, which makes up for the halves that it multiplies with.
 //
-// Warps of a third group bring the weights by bulk copies; mbarriers say when they are there and when they may go. While one slice's window runs, the
-// tensor cores make the first product of the next; while its swish runs, the second of the one before:
+// A thread of a third group brings the weights by bulk copies; mbarriers say when they are there and when they may go. Two blocks are a cluster, each
+// reads half of all weights and sends it to both: at 1.7 MB a block they would be most of what passes between L2 and the multiprocessors.
+//
+// While one slice's window runs, the tensor cores make the first product of the next; while its swish runs, the second of the one before:
 //
 //   wgmma        | expand i+1            | project i     | expand i+2 ...
 //   other units  | window i              | swish i+1     | window i+1 ...
 //
-// Counted per slice and block of the published cell (256 channels, 160 pixels around the tile), each at its unit's rate: wgmma 1,280 + 1,024 cycles,
-// the window's mma 520; 10,240 + 8,192 tanh 1,150; shared memory 1,790 passes of wgmma, 960 of the window, 290 of hidden tensors: see
-// docs/performance.md.
+// On paper a slice of the published cell (256 channels, 160 pixels around the tile) takes a block 1,280 + 1,024 cycles of wgmma and some 520 of the
+// window's mma, 1,150 of tanh forward and none in the gradient, 3,700 passes over shared memory of which 1,800 are wgmma's; docs/performance.md
+// has the counts.
 
 #include "mbconv_sm90a.cuh"
 
-// swish and twice its slope, from half of their argument.
-__device__ inline float swish_half(float h) { return fmaf(h, tanh_fast(h), h); }
-__device__ inline float slope_twice(float h) {
-    const float t = tanh_fast(h), s = 1.0f + t;
-    return fmaf(s, fmaf(-h, t, h), s);
-}
-// The words of two sums after their swish, and before it times the slope there.
-__device__ inline unsigned through_swish(const float *sum) { return round_bf16(swish_half(sum[0]), swish_half(sum[1])); }
-__device__ inline unsigned through_slope(const float *sum, unsigned before) {
-    const float2 h = unpack(before);
-    return round_bf16(sum[0] * slope_twice(h.x), sum[1] * slope_twice(h.y));
+// Two sums times the slopes that bytes `one` and `two` of a word are; twice, since weights are halves.
+__device__ inline unsigned through_slopes(const float *sum, unsigned slopes, int one, int two) {
+    const float unit = 2.0f / SLOPE_STEPS;
+    return round_bf16(sum[0] * (unit * slope_at(slopes, one)), sum[1] * (unit * slope_at(slopes, two)));
 }
 
-// What a warpgroup does that computes: sums[64, N] over all hidden channels of its half of the tile's columns, row i pixel i % 8 of line i / 8. WORD is
-// bf16 forward, which writes what is kept unless it is null, and const bf16 in the gradient, which reads it.
-template <int N, bool WIDE, bool FORWARD, class Word>
-__device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<WIDE> &near, Word *kept, Word *kept_mixed, float (&sums)[N / 2]) {
+// What a warpgroup does that computes: sums[64, N] over all hidden channels of its half of the tile's columns, row i pixel i % 8 of line i / 8. Forward
+// writes the slopes that are kept, unless they are null, the gradient reads them: Byte is unsigned char, const there.
+template <int N, bool WIDE, bool FORWARD, class Byte>
+__device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<WIDE> &near, Byte *kept, Byte *kept_mixed, float (&sums)[N / 2]) {
     typedef Near<WIDE> Pixels;
     const Cell &c = near.c;
     const Tile &tile = near.tile;
@@ -55,41 +50,48 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
     Pieces pieces(room.pieces);
     const Toeplitz<WIDE> window(room.planes);
     // Before the window, and after it: the tensors that are kept.
-    Word *const here = FORWARD ? kept : kept_mixed, *const there = FORWARD ? kept_mixed : kept;
+    Byte *const here = FORWARD ? kept : kept_mixed, *const there = FORWARD ? kept_mixed : kept;
 
     // The warp's 16 channels of the expansion, and those of the lane: in its fragments `channel` and 8 further, in a piece lane / 2.
-    const int channels = warp % 4 * 16, channel = channels + lane / 4, top = near.first + group * Pixels::LINES;
+    const int channels = warp % 4 * 16, channel = channels + lane / 4, top = near.line(group, 0);
     const unsigned to_planes =
         shared_address(room.planes) + (channels + lane / 16 * 8 + lane % 8) * PLANE + (top + HALO) * PLANE_LINE + lane / 8 % 2 * 16;
+    const auto down = [&](int l) { return WIDE || l < 4 ? l : near.line(group, l) - top; };
     // Bit l: whether line l of the warpgroup is in the image, and bit l + 16: whether it is the tile's.
     unsigned exist = 0;
 #pragma unroll
-    for (int l = 0; l < Pixels::LINES; ++l) exist |= near.has(top + l) ? 1u << l | unsigned(top + l >= 0 && top + l < ROWS) << (l + 16) : 0;
+    for (int l = 0; l < Pixels::LINES; ++l) {
+        const int y = near.line(group, l);
+        exist |= near.has(y) ? 1u << l | unsigned(y >= 0 && y < ROWS) << (l + 16) : 0;
+    }
     const unsigned inside[2] = {near.inside(lane % 4 * 2), near.inside(lane % 4 * 2 + 8)};
     // Of the window's results; the place of a row differs in its bits 5 and 6 between pairs of channels.
     const unsigned to_mixed = shared_address(room.mixed) + lane / 8 % 2 * HALF + (warp * OWN + lane / 16) * LINE + (lane % 8 ^ lane / 16) * 16;
 
-    // The lane's chunk of a piece in what is kept: of the warpgroup's first line, and of the warp's first two channels of the window.
-    const int pitch = (c.w + 7) / 8 * 8, plane = c.h * pitch;
-    const bool whole = tile.x + lane % 2 * 8 < pitch, line_exists = whole && tile.y + lane % 16 / 2 < c.h;
-    int line_at = ((tile.image * c.hidden + channels + lane / 2) * c.h + tile.y + top) * pitch + tile.x + lane % 2 * 8;
-    int pair_at = ((tile.image * c.hidden + warp * OWN + lane / 16) * c.h + tile.y + lane % 16 / 2) * pitch + tile.x + lane % 2 * 8;
-    // The lane's word of the pixels beside the tile: before it or behind it.
-    const int side_line = lane % 4 / 2, side = lane % 2 ? COLUMNS : -HALO;
-    const unsigned side_inside = near.inside(side);
-    unsigned char *const to_side = room.planes + channel * PLANE + (top + HALO + side_line) * PLANE_LINE + 2 * COLUMNS + lane % 2 * 4;
-    int side_at = ((tile.image * c.hidden + channel) * c.h + tile.y + top + side_line) * pitch + tile.x + side;
-    // Piece `which` of slice i, or of the next one: the lines of the warpgroup, then pairs of channels.
+    // The lane's chunk of a piece: of the warpgroup's first two lines, and of the warp's first four channels of the window.
+    const int pitch = (c.w + 15) / 16 * 16, plane = c.h * pitch;
+    const bool line_exists = tile.y + lane % 8 < c.h;
+    int line_at = ((tile.image * c.hidden + channels + lane / 2) * c.h + tile.y + top + lane % 2) * pitch + tile.x;
+    int four_at = ((tile.image * c.hidden + warp * OWN + lane / 8) * c.h + tile.y + lane % 8) * pitch + tile.x;
+    // Whether the lane's line of a piece is in the image: line l of the warpgroup or the next.
+    const auto has_own = [&](int l) { return l + lane % 2 < Pixels::LINES && exist >> (l + lane % 2) & 1; };
+    // The lane's word of the pixels beside the tile: before it or behind it. Its slopes are bytes of the word at side_at.
+    const int side_line = lane % 4 / 2, behind = lane % 2;
+    const unsigned side_inside = near.inside(behind ? COLUMNS : -HALO);
+    unsigned char *const to_side = room.planes + channel * PLANE + (top + HALO + side_line) * PLANE_LINE + 2 * COLUMNS + behind * 4;
+    int side_at = ((tile.image * c.hidden + channel) * c.h + tile.y + top + side_line) * pitch + tile.x + (behind ? COLUMNS : -4);
+    // Piece `which` of slice i, or of the next one: the lines of the warpgroup, then fours of channels.
+    const int LINE_PIECES = (Pixels::LINES + 1) / 2;
     const auto ask = [&](int i, int which) {
-        const int count = Pixels::LINES + OWN / 2, next = which / count * HIDDEN * plane;
+        const int count = LINE_PIECES + OWN / 4, next = which / count * HIDDEN * plane;
         const bool more = i + which / count <= last;
         which %= count;
-        if (which < Pixels::LINES) {
-            const bool exists = more && whole && exist >> which & 1;
-            pieces.ask(here + (exists ? line_at + next + which * pitch : 0), exists);
+        if (which < LINE_PIECES) {
+            const bool exists = more && has_own(2 * which);
+            pieces.template ask<false>(here + (exists ? line_at + next + down(2 * which) * pitch : 0), exists);
         } else {
             const bool exists = more && line_exists;
-            pieces.ask(there + (exists ? pair_at + next + (which - Pixels::LINES) * 2 * plane : 0), exists);
+            pieces.template ask<true>(there + (exists ? four_at + next + (which - LINE_PIECES) * 4 * plane : 0), exists);
         }
     };
 
@@ -124,29 +126,35 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
     expanded_is_there();
     for (int i = 0; i <= last; ++i) {
         // Addresses are made where they stand: kept from round to round they would take the registers of the sums.
-        asm volatile("" : "+r"(line_at), "+r"(pair_at), "+r"(side_at));
-        mbarrier_wait(&barriers.full[WINDOW], i & 1);
+        asm volatile("" : "+r"(line_at), "+r"(four_at), "+r"(side_at));
+        mbarrier_wait(&barriers.full[BETWEEN], i & 1);
         pair_up<FORWARD>(room.own_pairs(), *room.taps);
         const float bias[2] = {room.taps->expanded[channel], room.taps->expanded[channel + 8]};
 #pragma unroll
-        for (int l = 0; l < Pixels::LINES; ++l) {
-            unsigned before[4], words[4];
-            if (!FORWARD) pieces.template take<false>(before, [&] { ask(i, l + Pieces::AHEAD); });
-            // Channels `channel` and 8 further, columns 0 to 7 and 8 to 15 of each.
+        for (int first = 0; first < Pixels::LINES; first += 2) {
+            // Of channels `channel` and 8 further, each of two lines; of a line columns x, x + 8, x + 1 and x + 9.
+            unsigned slopes[4] = {};
+            if (!FORWARD) pieces.template take<false>(slopes, [&] { ask(i, first / 2 + Pieces::AHEAD); });
 #pragma unroll
-            for (int m = 0; m < 4; ++m) {
-                float *sum = e + 4 * (2 * l + m % 2) + m / 2 * 2;
-                if (FORWARD) {
-                    sum[0] += bias[m / 2], sum[1] += bias[m / 2];
-                    before[m] = round_bf16(sum[0], sum[1]);
-                    words[m] = through_swish(sum) & inside[m % 2];
-                } else {
-                    words[m] = through_slope(sum, before[m]) & inside[m % 2];
+            for (int l = first; l < min(first + 2, Pixels::LINES); ++l) {
+                unsigned words[4];
+#pragma unroll
+                for (int m = 0; m < 4; m += 2) {
+                    float *left = e + 8 * l + m, *right = left + 4;
+                    unsigned &own = slopes[m + l % 2];
+                    if (FORWARD) {
+                        const HalfSwish a(left[0] + bias[m / 2]), b(left[1] + bias[m / 2]), c(right[0] + bias[m / 2]), d(right[1] + bias[m / 2]);
+                        words[m] = round_bf16(a.value, b.value), words[m + 1] = round_bf16(c.value, d.value);
+                        own = join(a.slope(), c.slope(), b.slope(), d.slope());
+                    } else {
+                        words[m] = through_slopes(left, own, 0, 2), words[m + 1] = through_slopes(right, own, 1, 3);
+                    }
+                    words[m] &= inside[0], words[m + 1] &= inside[1];
                 }
+                if (exist >> l & 1) store_matrices_at(to_planes + down(l) * PLANE_LINE, words);
             }
-            if (exist >> l & 1) store_matrices_at(to_planes + l * PLANE_LINE, words);
             if constexpr (FORWARD)
-                if (kept && exist >> (l + 16) & 1) pieces.template leave<false>(before, here + line_at + l * pitch, whole);
+                if (kept && exist >> (first + 16) & 1) pieces.template leave<false>(slopes, here + line_at + down(first) * pitch, has_own(first));
         }
 #pragma unroll
         for (int s = 0; s < Pixels::SIDES; ++s) {
@@ -154,42 +162,54 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
             const unsigned own = near.has(top + side_line + 2 * s) ? side_inside : 0;
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
-                float *sum = e + 4 * (2 * Pixels::LINES + s) + m * 2;
+                const float *sum = e + 4 * (2 * Pixels::LINES + s) + m * 2;
                 unsigned word = 0;
                 if (FORWARD) {
-                    sum[0] += bias[m], sum[1] += bias[m];
-                    word = through_swish(sum) & own;
+                    word = round_bf16(HalfSwish(sum[0] + bias[m]).value, HalfSwish(sum[1] + bias[m]).value);
                 } else if (own) {
-                    word = through_slope(sum, *reinterpret_cast<const unsigned *>(here + side_at + 8 * m * plane + 2 * s * pitch)) & own;
+                    // Columns 0 and 1 of the tile behind are bytes 0 and 2, columns 14 and 15 of the one before 13 and 15.
+                    const unsigned slopes = *reinterpret_cast<const unsigned *>(here + side_at + 8 * m * plane + 2 * s * pitch);
+                    word = through_slopes(sum, behind ? slopes : slopes >> 8, 0, 2);
                 }
+                word &= own;
                 *reinterpret_cast<unsigned *>(to_side + 8 * m * PLANE + 2 * s * PLANE_LINE) = word;
             }
         }
-        leave(&barriers.empty[WINDOW]);
+        leave(&barriers.empty[BETWEEN]);
         wgmma_wait<0>();
         if (i > 0) leave(&barriers.empty[SECOND]);
         barrier_of(COMPUTE, THREADS);
         // The last one is made twice, so that the same products run in every round: the assembler lets them run then only.
         expand(min(i + 1, last));
 #pragma unroll
-        for (int pair = 0; pair < OWN / 2; ++pair) {
-            const Pairs *pairs = room.own_pairs();
-            float sum[2][4];
+        for (int four = 0; four < OWN; four += 4) {
+            // Of each channel both lines of columns x and x + 8.
+            unsigned slopes[4];
+            if (!FORWARD) pieces.template take<true>(slopes, [&] { ask(i, LINE_PIECES + four / 4 + Pieces::AHEAD); });
 #pragma unroll
-            for (int k = 0; k < 8; ++k) sum[k / 4][k % 4] = FORWARD ? pairs[pair * 2 + k / 4].bias : 0.0f;
-            window.add(sum, pair * 2, pairs);
-            unsigned before[4], words[4];
-            if (!FORWARD) pieces.template take<true>(before, [&] { ask(i, Pixels::LINES + pair + Pieces::AHEAD); });
-            // Two channels, columns 0 to 7 and 8 to 15 of each.
+            for (int two = four; two < four + 4; two += 2) {
+                const Pairs *pairs = room.own_pairs();
+                float sum[2][4];
 #pragma unroll
-            for (int m = 0; m < 4; ++m) {
-                const float *of = sum[m / 2] + m % 2 * 2;
-                if (FORWARD) before[m] = round_bf16(of[0], of[1]);
-                words[m] = FORWARD ? through_swish(of) : through_slope(of, before[m]);
+                for (int k = 0; k < 8; ++k) sum[k / 4][k % 4] = FORWARD ? pairs[two + k / 4].bias : 0.0f;
+                window.add(sum, two, pairs);
+                unsigned words[4];
+#pragma unroll
+                for (int k = 0; k < 2; ++k) {
+                    const float *of = sum[k];
+                    unsigned &own = slopes[two - four + k];
+                    if (FORWARD) {
+                        const HalfSwish a(of[0]), b(of[1]), c(of[2]), d(of[3]);
+                        words[2 * k] = round_bf16(a.value, b.value), words[2 * k + 1] = round_bf16(c.value, d.value);
+                        own = join(a.slope(), c.slope(), b.slope(), d.slope());
+                    } else {
+                        words[2 * k] = through_slopes(of, own, 0, 2), words[2 * k + 1] = through_slopes(of + 2, own, 1, 3);
+                    }
+                }
+                store_transposed_at((to_mixed ^ two * 16) + two * LINE, words);
             }
-            store_transposed_at((to_mixed ^ pair * 32) + pair * 2 * LINE, words);
             if constexpr (FORWARD)
-                if (kept) pieces.template leave<true>(before, there + pair_at + pair * 2 * plane, line_exists);
+                if (kept) pieces.template leave<true>(slopes, there + four_at + four * plane, line_exists);
         }
         proxy_fence();
         barrier_of(COMPUTE, THREADS);
@@ -203,7 +223,7 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
                 wgmma<1, !FORWARD>(sums, a + k * LINE / 16, b + (FORWARD ? k * 2 : k * LINE) / 16, false);
             wgmma_commit();
         }
-        line_at += HIDDEN * plane, pair_at += HIDDEN * plane, side_at += HIDDEN * plane;
+        line_at += HIDDEN * plane, four_at += HIDDEN * plane, side_at += HIDDEN * plane;
         // All but this product.
         wgmma_wait<1>();
         expanded_is_there();
@@ -253,8 +273,8 @@ __device__ inline void write(const float (&d)[N / 2], int group, const Near<WIDE
 }
 
 // The threads of a block by their roles, when the pixels around the tile are there. finish(sums, group) takes the results.
-template <int N, bool WIDE, bool FORWARD, class Word, class Finish>
-__device__ inline void run(const Room<N, WIDE> &room, const Near<WIDE> &near, const unsigned char *slices, Word *kept, Word *kept_mixed, Finish finish) {
+template <int N, bool WIDE, bool FORWARD, class Byte, class Finish>
+__device__ inline void run(const Room<N, WIDE> &room, const Near<WIDE> &near, const unsigned char *slices, Byte *kept, Byte *kept_mixed, Finish finish) {
     for (int i = threadIdx.x; i < HIDDEN * PLANE / 16; i += ALL_THREADS) reinterpret_cast<uint4 *>(room.planes)[i] = uint4{};
     if (threadIdx.x == 0) {
         for (int i = 0; i < PARTS; ++i) {
@@ -284,8 +304,8 @@ __device__ inline void run(const Room<N, WIDE> &room, const Near<WIDE> &near, co
 }
 
 template <int N, bool WIDE>
-__device__ inline void fprop(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept, bf16 *kept_mixed, float *partial,
-                             const Cell &c, unsigned blocks) {
+__device__ inline void fprop(const float *x, const unsigned char *slices, const float *b2, float *y, unsigned char *kept,
+                             unsigned char *kept_mixed, float *partial, const Cell &c, unsigned blocks) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Room<N, WIDE> room(shared);
     const Near<WIDE> near(c, blocks);
@@ -296,7 +316,7 @@ __device__ inline void fprop(const float *x, const unsigned char *slices, const 
 }
 
 template <int N, bool WIDE>
-__device__ inline void dgrad(const float *dy, const bf16 *kept, const bf16 *kept_mixed, const unsigned char *slices, float *dx,
+__device__ inline void dgrad(const float *dy, const unsigned char *kept, const unsigned char *kept_mixed, const unsigned char *slices, float *dx,
                              const SqueezeExcite &excite, const Cell &c, unsigned blocks) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Room<N, WIDE> room(shared);
@@ -321,22 +341,22 @@ __device__ inline void dgrad(const float *dy, const bf16 *kept, const bf16 *kept
 }
 
 // Images of up to 16 columns, whose tiles have no columns beside them, and all others: the host says it by the room.
-#define MBCONV(N, FORM)                                                                                                                            \
-    extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ALL_THREADS, 1)                                                   \
-        mbconv_fprop_sm90a_n##N(const float *x, const unsigned char *slices, const float *b2, float *y, bf16 *kept,                                \
-                                bf16 *kept_mixed, float *partial, Cell c, unsigned blocks) {                                                       \
-        FORM(fprop, N, (x, slices, b2, y, kept, kept_mixed, partial, c, blocks))                                                                   \
-    }                                                                                                                                              \
-    extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ALL_THREADS, 1)                                                   \
-        mbconv_dgrad_sm90a_n##N(const float *dy, const bf16 *kept, const bf16 *kept_mixed, const unsigned char *slices, float *dx,                 \
-                                const float *partial, const float *v0, const float *v2, const float *s, const float *g, Cell c, unsigned blocks) { \
-        const SqueezeExcite excite = {partial, v0, nullptr, v2, nullptr, s, g};                                                                    \
-        FORM(dgrad, N, (dy, kept, kept_mixed, slices, dx, excite, c, blocks))                                                                      \
+#define KERNEL extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ALL_THREADS, 1)
+#define MBCONV(N, FORM)                                                                                                                    \
+    KERNEL mbconv_fprop_sm90a_n##N(const float *x, const unsigned char *slices, const float *b2, float *y, unsigned char *kept,            \
+                                   unsigned char *kept_mixed, float *partial, Cell c, unsigned blocks) {                                   \
+        FORM(fprop, N, (x, slices, b2, y, kept, kept_mixed, partial, c, blocks))                                                           \
+    }                                                                                                                                      \
+    KERNEL mbconv_dgrad_sm90a_n##N(const float *dy, const unsigned char *kept, const unsigned char *kept_mixed,                            \
+                                   const unsigned char *slices, float *dx, const float *partial, const float *v0, const float *v2,         \
+                                   const float *s, const float *g, Cell c, unsigned blocks) {                                              \
+        const SqueezeExcite excite = {partial, v0, nullptr, v2, nullptr, s, g};                                                            \
+        FORM(dgrad, N, (dy, kept, kept_mixed, slices, dx, excite, c, blocks))                                                              \
     }
-#define EITHER(pass, N, arguments)                  \
-    if (c.near_room > 2 * Near<false>::PIXELS)      \
-        pass<N, true> arguments;                    \
-    else                                            \
+#define EITHER(pass, N, arguments)             \
+    if (c.near_room > 2 * Near<false>::PIXELS) \
+        pass<N, true> arguments;               \
+    else                                       \
         pass<N, false> arguments;
 #define NARROW(pass, N, arguments) pass<N, false> arguments;
 

@@ -2,6 +2,7 @@
 // has, where all lies in shared memory, how weights and kept tensors come and go, and the depthwise window on tensor cores.
 #pragma once
 
+#include "mbconv_slopes.cuh"
 #include "mbconv_tile.cuh"
 #include "wgmma.cuh"
 
@@ -27,8 +28,8 @@ struct Taps {
     float expanded[HIDDEN];
 };
 
-// The pixels that a warpgroup expands: lines of the tile with their neighbours, 16 pixels each, and for images that are wider than that n-tiles
-// of the columns beside them, two lines of four pixels each.
+// The pixels that a warpgroup expands: lines of the tile with their neighbours, 16 pixels each, two of them next to each other while there are so
+// many; and for images that are wider than that n-tiles of the columns beside them, two lines of four pixels each.
 template <bool WIDE>
 struct Near {
     static const int LINES = WIDE ? 6 : 5, SIDES = WIDE ? 3 : 0, PIXELS = LINES * COLUMNS + SIDES * 8;
@@ -47,10 +48,12 @@ struct Near {
     }
     __device__ bool exists() const { return tile.y < c.h; }
     __device__ bool has(int y) const { return tile.y + y >= 0 && tile.y + y < c.h; }
+    // Line l of a warpgroup, from the tile on: ten lines are four of the first, four of the second, and one of each.
+    __device__ int line(int group, int l) const { return first + (WIDE ? group * LINES + l : l < 4 ? group * 4 + l : 8 + group); }
     // The row of pixel i of both warpgroups in the image's tensor, -1 beyond the image.
     __device__ int row(int i) const {
         const int group = i / PIXELS, at = i % PIXELS, side = at - LINES * COLUMNS;
-        const int y = first + group * LINES + (side < 0 ? at / COLUMNS : side / 4);
+        const int y = line(group, side < 0 ? at / COLUMNS : side / 4);
         const int x = side < 0 ? at % COLUMNS : side % 4 < HALO ? side % 4 - HALO : COLUMNS + side % 4 - HALO;
         return row(y, x);
     }
@@ -171,50 +174,64 @@ struct Toeplitz {
     }
 };
 
-// What is kept of hidden tensors goes out and comes in by pieces of 32 chunks of 8 pixels: one line of the tile of a warp's 16 channels of the
-// expansion, or all lines of 2 channels of the window. In memory it lies as planes [n, hidden, h, pitch]; in between a piece lies in shared memory.
-// A lane moves its own chunk between the two, and has words of four matrices, whose rows are every other chunk.
+// Slopes are kept as planes [n, hidden, h, w], w rounded up to 16: a chunk of 16 bytes is a line of a tile, columns x and x + 8 next to each other.
+// They go out and come in by pieces of 32 chunks: two lines of a warp's 16 channels of the expansion, or all lines of 4 channels of the window.
+// In between a piece lies in shared memory as four 8x8 matrices of such pairs of slopes, of which a lane has words, but moves a chunk.
 struct Pieces {
     static const int SIZE = 512, RING = 4, AHEAD = RING - 1;
     unsigned ring, chunk, matrix, at;
 
+    // Of two lines the rows of a matrix are every other chunk; eight of them, and eight chunks of neighbouring lanes, lie on different banks.
+    static __device__ unsigned place(unsigned chunk) { return (chunk ^ (chunk >> 3 & 1)) * 16; }
     __device__ explicit Pieces(unsigned char *room) : at(0) {
-        const int lane = threadIdx.x % 32;
-        // Eight rows of a matrix, and eight chunks of neighbouring lanes, lie on different banks.
-        const auto place = [](int chunk) { return (chunk ^ (chunk >> 3 & 1)) * 16; };
+        const unsigned lane = threadIdx.x % 32;
         ring = shared_address(room) + threadIdx.x / 32 * RING * SIZE;
         chunk = place(lane);
         matrix = place(lane / 16 * 16 + lane % 8 * 2 + lane / 8 % 2);
     }
     __device__ unsigned next() { return ring + at++ % RING * SIZE; }
+    // Of four channels, WINDOW, a matrix is a channel.
+    template <bool WINDOW>
+    __device__ unsigned own_chunk() const {
+        return WINDOW ? threadIdx.x % 32 * 16 : chunk;
+    }
+    template <bool WINDOW>
+    __device__ unsigned own_row() const {
+        return WINDOW ? threadIdx.x % 32 * 16 : matrix;
+    }
 
-    // Writes a piece; each matrix transposed or as it is.
-    template <bool TRANSPOSED>
-    __device__ void leave(const unsigned (&words)[4], bf16 *to, bool inside) {
+    // Writes a piece; matrices of the window are transposed.
+    template <bool WINDOW>
+    __device__ void leave(const unsigned (&words)[4], unsigned char *to, bool inside) {
         const unsigned from = next();
-        if (TRANSPOSED)
-            store_transposed_at(from + matrix, words);
+        if (WINDOW)
+            store_transposed_at(from + own_row<WINDOW>(), words);
         else
-            store_matrices_at(from + matrix, words);
+            store_matrices_at(from + own_row<WINDOW>(), words);
         __syncwarp();
         uint4 own;
-        asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(own.x), "=r"(own.y), "=r"(own.z), "=r"(own.w) : "r"(from + chunk) : "memory");
+        asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(own.x), "=r"(own.y), "=r"(own.z), "=r"(own.w)
+                     : "r"(from + own_chunk<WINDOW>())
+                     : "memory");
         if (inside) *reinterpret_cast<uint4 *>(to) = own;
     }
 
     // Asks for a piece; AHEAD of them are on their way before the first is taken.
-    __device__ void ask(const bf16 *from, bool inside) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(next() + chunk), "l"(from), "r"(inside ? 16 : 0) : "memory");
+    template <bool WINDOW>
+    __device__ void ask(const unsigned char *from, bool inside) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(next() + own_chunk<WINDOW>()), "l"(from), "r"(inside ? 16 : 0)
+                     : "memory");
         copy_async_commit();
     }
     // The words of the oldest; `ask` is called for the next one AHEAD, whose place is that of the one before.
-    template <bool TRANSPOSED, class Ask>
+    template <bool WINDOW, class Ask>
     __device__ void take(unsigned (&words)[4], Ask ask) {
         copy_async_wait<AHEAD - 1>();
         __syncwarp();
-        const unsigned from = ring + (at - AHEAD) % RING * SIZE + matrix;
+        const unsigned from = ring + (at - AHEAD) % RING * SIZE + own_row<WINDOW>();
         ask();
-        if (TRANSPOSED)
+        if (WINDOW)
             load_transposed_at(words, from);
         else
             load_at(words, from);
@@ -222,7 +239,7 @@ struct Pieces {
 };
 
 // What a slice consists of, in the order in which it is needed: the weights of the first product, taps and biases, the weights of the second.
-enum Part { FIRST, WINDOW, SECOND, PARTS };
+enum Part { FIRST, BETWEEN, SECOND, PARTS };
 
 struct Mbarriers {
     Mbarrier full[PARTS], empty[PARTS];
@@ -265,9 +282,9 @@ template <int N, bool WIDE, bool FORWARD>
 __device__ inline void produce(const Room<N, WIDE> &room, const unsigned char *slices, const Cell &c) {
     const int weights = Room<N, WIDE>::WEIGHTS, window = int(sizeof(Taps)), slice = 2 * weights + window;
     const auto bring = [&](Part part, int i) {
-        const int from = part == WINDOW ? weights : (part == FIRST) == FORWARD ? 0 : weights + window;
-        const int bytes = part == WINDOW ? window : weights;
-        unsigned char *to = part == WINDOW ? reinterpret_cast<unsigned char *>(room.taps) : room.weights + (part == SECOND ? weights : 0);
+        const int from = part == BETWEEN ? weights : (part == FIRST) == FORWARD ? 0 : weights + window;
+        const int bytes = part == BETWEEN ? window : weights;
+        unsigned char *to = part == BETWEEN ? reinterpret_cast<unsigned char *>(room.taps) : room.weights + (part == SECOND ? weights : 0);
         mbarrier_wait_for_cluster(&room.barriers->empty[part], i & 1 ^ 1);
         mbarrier_expect(&room.barriers->full[part], bytes);
         const int share = bytes / CLUSTER, own = cluster_rank() * share;
@@ -278,7 +295,7 @@ __device__ inline void produce(const Room<N, WIDE> &room, const unsigned char *s
     for (int i = 0; i <= count; ++i) {
         if (i < count) bring(FIRST, i);
         if (i > 0) bring(SECOND, i - 1);
-        if (i < count) bring(WINDOW, i);
+        if (i < count) bring(BETWEEN, i);
     }
 }
 

@@ -52,7 +52,11 @@ impl Layout {
         let fused = fused::takes(c);
         let halves = |size: usize| if fused { size / 2 } else { 0 };
         let taps = if fused && c.upsample { fused::TAPS } else { 0 };
-        let table = if fused && !c.upsample { fused::TABLE } else { 0 };
+        let table = if fused && !c.upsample {
+            fused::TABLE
+        } else {
+            0
+        };
         let mut len = 0;
         let mut next = |size: usize| {
             let at = len;

@@ -65,7 +65,7 @@ pub(super) struct Form {
     pub near: usize,
     /// Bytes of shared memory of a block.
     pub shared: usize,
-    /// Bytes that a hidden channel of an image has in a tensor that is kept: lines of bf16 that begin on 16 bytes.
+    /// Bytes that a hidden channel of an image has in a tensor that is kept: slopes in 8 bits, in lines that begin on 16 bytes.
     pub kept_bytes: usize,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn form(c: &Channels, [h, w]: [usize; 2], shared: usize) -> Option<Fo
     (known && bytes <= shared).then_some(Form {
         near,
         shared: bytes,
-        kept_bytes: h * w.next_multiple_of(8) * size_of::<u16>(),
+        kept_bytes: h * w.next_multiple_of(COLUMNS),
     })
 }
 
@@ -106,13 +106,13 @@ mod tests {
         let cell = channels(256, 1536, 256);
         let form_of = |c: &Channels, hw| form(c, hw, H200).expect("fits");
         let narrow = form_of(&cell, [16, 16]);
-        assert_eq!((narrow.near, narrow.kept_bytes), (160, 512));
+        assert_eq!((narrow.near, narrow.kept_bytes), (160, 256));
         let tiles = 81920 + 2 * 32768 + 16384 + 37888;
         assert_eq!(narrow.shared, tiles + 4352 + 9216 + 16384 + 48);
         assert_eq!(packed_len(&cell), 24 * (2 * 32768 + 4352) / 4);
         // And 12 rows of 20 in the middle of a larger image.
         let wide = form_of(&channels(128, 384, 128), [32, 32]);
-        assert_eq!((wide.near, wide.kept_bytes), (240, 2048));
+        assert_eq!((wide.near, wide.kept_bytes), (240, 1024));
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn lines_of_what_is_kept_begin_on_16_bytes() {
         let c = channels(64, 64, 64);
-        for (w, bytes) in [(1, 48), (8, 48), (9, 96), (16, 96), (17, 144)] {
+        for (w, bytes) in [(1, 48), (9, 48), (16, 48), (17, 96)] {
             assert_eq!(form(&c, [3, w], H200).expect("fits").kept_bytes, bytes);
         }
     }
