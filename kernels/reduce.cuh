@@ -39,9 +39,9 @@ __device__ inline float block_max(float v, float *room) {
     return warp_max(room[lane < blockDim.x / 32 ? lane : 0]);
 }
 
-// N sums that are carried side by side; `Sums<N> own = {}` starts at zero.
+// N sums that are carried side by side; `Sums<N> own = {}` starts at zero. Fours go to shared memory and back as one access each.
 template <int N>
-struct Sums {
+struct alignas(N % 4 == 0 ? 16 : 4) Sums {
     float v[N];
 
     __device__ void join(const Sums &other) {
@@ -54,8 +54,8 @@ struct Sums {
 #define COLUMN_THREADS 256
 
 // Joins what the threads of each column hold, for a block whose thread t stands at row t / width and column t % width; the threads
-// of row 0 get the whole. All threads call; blockDim.x is a multiple of width and at most COLUMN_THREADS, `room` is COLUMN_THREADS / 2 of S
-// in shared memory. S has `join`, which need not commute: a row always joins a later one.
+// of row 0 get the whole. All threads call; blockDim.x is at most COLUMN_THREADS, what is left of it after whole rows takes no part, `room` is
+// COLUMN_THREADS / 2 of S in shared memory. S has `join`, which need not commute: a row always joins a later one.
 template <class S>
 __device__ inline void join_rows(S &own, unsigned width, S *room) {
     for (unsigned rows = blockDim.x / width; rows > 1;) {

@@ -23,12 +23,10 @@
 extern "C" __global__ void __launch_bounds__(256)
     squeeze_excite_fprop_f32_gate(const float *partial, const float *w0, const float *b0, const float *w2, const float *b2, float *p,
                                   float *s, float *g, Gate gate) {
-    extern __shared__ float means[];
-    __shared__ float room[256];
+    extern __shared__ __align__(16) float means[];
     float *inner = means + gate.c;
     const unsigned n = blockIdx.x;
-    gate_fprop({partial, w0, b0, w2, b2, nullptr, nullptr}, n, gate, means, inner, room,
-               [&](unsigned k, float open) { g[n * gate.c + k] = open; });
+    gate_fprop({partial, w0, b0, w2, b2, nullptr, nullptr}, n, gate, means, inner, g + n * gate.c);
     for (unsigned k = threadIdx.x; k < gate.c; k += blockDim.x) p[n * gate.c + k] = means[k];
     for (unsigned j = threadIdx.x; j < gate.hidden; j += blockDim.x) s[n * gate.hidden + j] = inner[j];
 }
@@ -51,21 +49,20 @@ extern "C" __global__ void __launch_bounds__(256)
 template <class Skip>
 __device__ inline void excite_gated(const SqueezeExcite &of, const float *x, Skip skip, float *y, float *s, float *g, float alpha,
                                     unsigned pixels, unsigned rows, const Gate &gate) {
-    extern __shared__ float means[];
-    __shared__ float room[256];
-    float *inner = means + gate.c, *open = inner + gate.hidden;
-    const unsigned n = blockIdx.y, c = gate.c;
-    gate_fprop(of, n, gate, means, inner, room, [&](unsigned k, float v) { open[k] = v; });
+    extern __shared__ __align__(16) float vectors[];
+    float *means = vectors, *open = means + gate.c, *inner = open + gate.c;
+    const unsigned n = blockIdx.y;
+    gate_fprop(of, n, gate, means, inner, open);
     __syncthreads();
+    const unsigned fours = gate.c / 4, step = blockDim.x / fours, column = threadIdx.x % fours;
     if (blockIdx.x == 0) {
-        for (unsigned k = threadIdx.x; k < c; k += blockDim.x) g[n * c + k] = open[k];
+        for (unsigned i = threadIdx.x; i < fours; i += blockDim.x) store<4>(g, n * fours + i, load<4>(open, i));
         for (unsigned j = threadIdx.x; j < gate.hidden; j += blockDim.x) s[n * gate.hidden + j] = inner[j];
     }
-    const unsigned fours = c / 4, step = blockDim.x / fours, column = threadIdx.x % fours;
     if (threadIdx.x / fours >= step) return;
-    Pack<4> factor;
+    Pack<4> factor = load<4>(open, column);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) factor.v[j] = alpha * open[column * 4 + j];
+    for (int j = 0; j < 4; ++j) factor.v[j] *= alpha;
     const unsigned last = min(blockIdx.x * rows + rows, pixels);
 #pragma unroll 4
     for (unsigned row = blockIdx.x * rows + threadIdx.x / fours; row < last; row += step) {

@@ -295,16 +295,10 @@ use Criterion::{Banks, Narrow, Roof};
 /// criterion or is not among those judged any more: take it out then.
 const MISSES: &[(&str, &str, Criterion, f64)] = &[
     ("h200", "conv2d_dgrad_bf16_window_128x256", Roof, 1.879),
-    ("h200", "squeeze_excite_fprop_f32_gated", Narrow, 0.162),
-    ("h200", "squeeze_excite_fprop_f32_gated", Banks, 0.232),
     ("h200", "conv2d_fprop_bf16_window_128x256", Roof, 2.880),
-    ("h200", "squeeze_excite_dgrad_f32_sums_x4", Banks, 0.750),
     ("h200", "conv2d_fprop_bf16_window_64x64", Roof, 1.920),
     ("h200", "mbconv_up_dgrad_bf16_n256", Roof, 5.759),
     ("h200", "mbconv_up_dgrad_bf16_n256", Banks, 0.094),
-    ("a100", "squeeze_excite_fprop_f32_gated", Narrow, 0.162),
-    ("a100", "squeeze_excite_fprop_f32_gated", Banks, 0.232),
-    ("a100", "squeeze_excite_dgrad_f32_sums_x4", Banks, 0.750),
     ("a100", "conv2d_fprop_bf16_window_128x256", Roof, 1.666),
 ];
 

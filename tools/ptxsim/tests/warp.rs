@@ -1,4 +1,4 @@
-//! Warp-wide instructions: fragments against a plain matrix product, ldmatrix each way, exchange between lanes.
+//! Warp-wide instructions: fragments against a plain matrix product, ldmatrix and stmatrix each way, exchange between lanes.
 
 mod common;
 
@@ -332,6 +332,45 @@ fn ldmatrix_each_way() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn stmatrix_each_way() {
+    for (count, trans) in [(1, ""), (2, ""), (4, ""), (1, ".trans"), (4, ".trans")] {
+        // Register m of a lane holds elements 2 lane and 2 lane + 1 of matrix m, which lie in a row.
+        let regs: Vec<String> = (0..count).map(|i| format!("%r{}", 10 + i)).collect();
+        let fills: String = regs
+            .iter()
+            .enumerate()
+            .map(|(m, r)| {
+                format!(
+                    "mad.lo.u32 {r}, %r0, 0x20002, {};\n",
+                    0x10000 + m * 0x400040
+                )
+            })
+            .collect();
+        let body = format!(
+            ".shared .align 16 .b8 tile[512];\n\
+             mov.u32 %r1, tile; shl.b32 %r2, %r0, 4; add.u32 %r2, %r2, %r1; mov.u32 %r3, 0;\n\
+             st.shared.v4.b32 [%r2], {{%r3, %r3, %r3, %r3}}; bar.sync 0;\n\
+             {fills}stmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 [%r2], {{{}}};\n\
+             bar.sync 0; ld.shared.v4.b32 {{%r4, %r5, %r6, %r7}}, [%r2];\n\
+             mul.wide.u32 %rd9, %r0, 16; add.s64 %rd9, %rd9, %rd0; st.global.v4.b32 [%rd9], {{%r4, %r5, %r6, %r7}};",
+            regs.join(", ")
+        );
+        let device = Device::new(&kernel(1, &body).replace("sm_80", "sm_90"));
+        let output = device.unwritten("output", 512);
+        device.run_clean(&[&output], threads(1, 32));
+        let want = (0..256).map(|i| match (i / 64, i / 8 % 8, i % 8) {
+            (matrix, ..) if matrix >= count => 0,
+            (matrix, row, column) if trans.is_empty() => 64 * matrix + 8 * row + column,
+            (matrix, row, column) => 64 * matrix + 8 * column + row,
+        });
+        let got = device.read_words(&output).into_iter();
+        let got: Vec<usize> =
+            (got.flat_map(|w| [w & 0xffff, w >> 16]).map(|h| h as usize)).collect();
+        assert_eq!(got, want.collect::<Vec<usize>>(), "x{count}{trans}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::calls::Callable;
-use super::isa::{Code, Op, Ty};
+use super::isa::{Code, Op, Space, Ty};
 use super::lex::{Lexeme, Token, lex};
 use super::lines::Lines;
 use crate::module::{Global, GlobalSpace, Kernel, Module, ParseError};
@@ -99,9 +99,24 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Module, ParseError> {
     };
     for kernel in &parser.kernels {
         for (inst, meta) in kernel.code.insts.iter().zip(&kernel.code.meta) {
-            if let Op::Hopper(op) = &inst.op {
-                allowed(&parser.target, op.needs()).map_err(|m| fail((meta.line, m)))?;
-            }
+            let needs = match &inst.op {
+                Op::Hopper(op) => op.needs(),
+                Op::StMatrix { .. }
+                | Op::Ld {
+                    space: Space::Cluster,
+                    ..
+                }
+                | Op::St {
+                    space: Space::Cluster,
+                    ..
+                }
+                | Op::Atom {
+                    space: Space::Cluster,
+                    ..
+                } => (90, false),
+                _ => continue,
+            };
+            allowed(&parser.target, needs).map_err(|m| fail((meta.line, m)))?;
         }
     }
     Ok(Module {
