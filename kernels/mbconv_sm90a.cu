@@ -68,18 +68,19 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
     // Of the window's results; the place of a row differs in its bits 5 and 6 between pairs of channels.
     const unsigned to_mixed = shared_address(room.mixed) + lane / 8 % 2 * HALF + (warp * OWN + lane / 16) * LINE + (lane % 8 ^ lane / 16) * 16;
 
-    // The lane's chunk of a piece: of the warpgroup's first two lines, and of the warp's first four channels of the window.
-    const int pitch = (c.w + 15) / 16 * 16, plane = c.h * pitch;
+    // The lane's chunk of a piece: of the warpgroup's first two lines, and of the warp's first four channels of the window. A line is COLUMNS bytes, and
+    // what lies beside the tile is a plane of its own.
+    const int plane = (c.w + COLUMNS - 1) / COLUMNS * c.h * COLUMNS, tile_at = tile.x * c.h + tile.y * COLUMNS;
     const bool line_exists = tile.y + lane % 8 < c.h;
-    int line_at = ((tile.image * c.hidden + channels + lane / 2) * c.h + tile.y + top + lane % 2) * pitch + tile.x;
-    int four_at = ((tile.image * c.hidden + warp * OWN + lane / 8) * c.h + tile.y + lane % 8) * pitch + tile.x;
+    int line_at = (tile.image * c.hidden + channels + lane / 2) * plane + tile_at + (top + lane % 2) * COLUMNS;
+    int four_at = (tile.image * c.hidden + warp * OWN + lane / 8) * plane + tile_at + lane % 8 * COLUMNS;
     // Whether the lane's line of a piece is in the image: line l of the warpgroup or the next.
     const auto has_own = [&](int l) { return l + lane % 2 < Pixels::LINES && exist >> (l + lane % 2) & 1; };
     // The lane's word of the pixels beside the tile: before it or behind it. Its slopes are bytes of the word at side_at.
     const int side_line = lane % 4 / 2, behind = lane % 2;
     const unsigned side_inside = near.inside(behind ? COLUMNS : -HALO);
     unsigned char *const to_side = room.planes + channel * PLANE + (top + HALO + side_line) * PLANE_LINE + 2 * COLUMNS + behind * 4;
-    int side_at = ((tile.image * c.hidden + channel) * c.h + tile.y + top + side_line) * pitch + tile.x + (behind ? COLUMNS : -4);
+    int side_at = (tile.image * c.hidden + channel) * plane + tile_at + (top + side_line) * COLUMNS + (behind ? c.h * COLUMNS : 12 - c.h * COLUMNS);
     // Piece `which` of slice i, or of the next one: the lines of the warpgroup, then fours of channels.
     const int LINE_PIECES = (Pixels::LINES + 1) / 2;
     const auto ask = [&](int i, int which) {
@@ -88,7 +89,7 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
         which %= count;
         if (which < LINE_PIECES) {
             const bool exists = more && has_own(2 * which);
-            pieces.template ask<false>(here + (exists ? line_at + next + down(2 * which) * pitch : 0), exists);
+            pieces.template ask<false>(here + (exists ? line_at + next + down(2 * which) * COLUMNS : 0), exists);
         } else {
             const bool exists = more && line_exists;
             pieces.template ask<true>(there + (exists ? four_at + next + (which - LINE_PIECES) * 4 * plane : 0), exists);
@@ -119,16 +120,8 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
         wgmma_sums(e);
         leave(&barriers.empty[FIRST]);
     };
-    if (!FORWARD)
-        for (int which = 0; which < Pieces::AHEAD; ++which) ask(0, which);
-    expand(0);
-    wgmma_wait<0>();
-    expanded_is_there();
-    for (int i = 0; i <= last; ++i) {
-        // Addresses are made where they stand: kept from round to round they would take the registers of the sums.
-        asm volatile("" : "+r"(line_at), "+r"(four_at), "+r"(side_at));
-        mbarrier_wait(&barriers.full[BETWEEN], i & 1);
-        pair_up<FORWARD>(room.own_pairs(), *room.taps);
+    // The planes of slice i out of the sums of its expansion.
+    const auto fill_planes = [&](int i) {
         const float bias[2] = {room.taps->expanded[channel], room.taps->expanded[channel + 8]};
 #pragma unroll
         for (int first = 0; first < Pixels::LINES; first += 2) {
@@ -154,7 +147,7 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
                 if (exist >> l & 1) store_matrices_at(to_planes + down(l) * PLANE_LINE, words);
             }
             if constexpr (FORWARD)
-                if (kept && exist >> (first + 16) & 1) pieces.template leave<false>(slopes, here + line_at + down(first) * pitch, has_own(first));
+                if (kept && exist >> (first + 16) & 1) pieces.template leave<false>(slopes, here + line_at + down(first) * COLUMNS, has_own(first));
         }
 #pragma unroll
         for (int s = 0; s < Pixels::SIDES; ++s) {
@@ -168,19 +161,16 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
                     word = round_bf16(HalfSwish(sum[0] + bias[m]).value, HalfSwish(sum[1] + bias[m]).value);
                 } else if (own) {
                     // Columns 0 and 1 of the tile behind are bytes 0 and 2, columns 14 and 15 of the one before 13 and 15.
-                    const unsigned slopes = *reinterpret_cast<const unsigned *>(here + side_at + 8 * m * plane + 2 * s * pitch);
+                    const unsigned slopes = *reinterpret_cast<const unsigned *>(here + side_at + 8 * m * plane + 2 * s * COLUMNS);
                     word = through_slopes(sum, behind ? slopes : slopes >> 8, 0, 2);
                 }
                 word &= own;
                 *reinterpret_cast<unsigned *>(to_side + 8 * m * PLANE + 2 * s * PLANE_LINE) = word;
             }
         }
-        leave(&barriers.empty[BETWEEN]);
-        wgmma_wait<0>();
-        if (i > 0) leave(&barriers.empty[SECOND]);
-        barrier_of(COMPUTE, THREADS);
-        // The last one is made twice, so that the same products run in every round: the assembler lets them run then only.
-        expand(min(i + 1, last));
+    };
+    // The left factor of its projection out of the planes.
+    const auto take_windows = [&](int i) {
 #pragma unroll
         for (int four = 0; four < OWN; four += 4) {
             // Of each channel both lines of columns x and x + 8.
@@ -211,20 +201,41 @@ __device__ inline void compute(const Room<N, WIDE> &room, int group, const Near<
             if constexpr (FORWARD)
                 if (kept) pieces.template leave<true>(slopes, there + four_at + four * plane, line_exists);
         }
+    };
+    const auto project = [&](int i) {
+        mbarrier_wait(&barriers.full[SECOND], i & 1);
+        const unsigned long long a = lines_at(room.mixed + group * HALF);
+        const unsigned long long b = lines_at(room.weights + Room<N, WIDE>::WEIGHTS, FORWARD ? 0 : HALF);
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < HIDDEN; k += 16)
+            wgmma<1, !FORWARD>(sums, a + k * LINE / 16, b + (FORWARD ? k * 2 : k * LINE) / 16, false);
+        wgmma_commit();
+    };
+    if (!FORWARD)
+        for (int which = 0; which < Pieces::AHEAD; ++which) ask(0, which);
+    expand(0);
+    wgmma_wait<0>();
+    expanded_is_there();
+    for (int i = 0; i <= last; ++i) {
+        // Addresses are made where they stand: kept from round to round they would take the registers of the sums.
+        asm volatile("" : "+r"(line_at), "+r"(four_at), "+r"(side_at));
+        mbarrier_wait(&barriers.full[BETWEEN], i & 1);
+        pair_up<FORWARD>(room.own_pairs(), *room.taps);
+        fill_planes(i);
+        leave(&barriers.empty[BETWEEN]);
+        // The projection before, which ran meanwhile.
+        wgmma_wait<0>();
+        if (i > 0) leave(&barriers.empty[SECOND]);
+        barrier_of(COMPUTE, THREADS);
+        // The last one is made twice, so that the same products run in every round: the assembler lets them run then only.
+        expand(min(i + 1, last));
+        take_windows(i);
         proxy_fence();
         barrier_of(COMPUTE, THREADS);
-        mbarrier_wait(&barriers.full[SECOND], i & 1);
-        {
-            const unsigned long long a = lines_at(room.mixed + group * HALF);
-            const unsigned long long b = lines_at(room.weights + Room<N, WIDE>::WEIGHTS, FORWARD ? 0 : HALF);
-            wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < HIDDEN; k += 16)
-                wgmma<1, !FORWARD>(sums, a + k * LINE / 16, b + (FORWARD ? k * 2 : k * LINE) / 16, false);
-            wgmma_commit();
-        }
+        project(i);
         line_at += HIDDEN * plane, four_at += HIDDEN * plane, side_at += HIDDEN * plane;
-        // All but this product.
+        // All but this projection.
         wgmma_wait<1>();
         expanded_is_there();
     }

@@ -174,7 +174,7 @@ struct Toeplitz {
     }
 };
 
-// Slopes are kept as planes [n, hidden, h, w], w rounded up to 16: a chunk of 16 bytes is a line of a tile, columns x and x + 8 next to each other.
+// Slopes are kept as [n, hidden, w / 16, h, 16], w rounded up: a chunk of 16 bytes is a line of a tile, columns x and x + 8 next to each other.
 // They go out and come in by pieces of 32 chunks: two lines of a warp's 16 channels of the expansion, or all lines of 4 channels of the window.
 // In between a piece lies in shared memory as four 8x8 matrices of such pairs of slopes, of which a lane has words, but moves a chunk.
 struct Pieces {

@@ -237,9 +237,10 @@ impl Fused {
             true => Form::up(&c, [h, w], direction)?,
         };
         let (rows, columns) = (form.rows, form.columns);
-        let sm_90a = cx.sm_90a.then(|| sm90a::form(&c, [h, w], cx.shared));
-        let (near, shared, bytes, gate) = match sm_90a.flatten() {
-            Some(nine) => (nine.near, nine.shared, nine.kept_bytes, sm90a::GATE),
+        let nine = cx.sm_90a.then(|| sm90a::form(&c, [h, w], cx.shared));
+        let nine = nine.flatten();
+        let (near, shared, bytes, gate) = match nine {
+            Some(form) => (form.near, form.shared, form.kept_bytes, sm90a::GATE),
             None => {
                 let window = form.window * SLICE * size_of::<f32>();
                 let shared = window + form.elements * size_of::<u16>();
@@ -274,7 +275,7 @@ impl Fused {
             gate,
             hidden: hidden / size_of::<f32>(),
             kept: form.kept,
-            sm_90a: sm_90a.flatten().is_some(),
+            sm_90a: nine.is_some(),
         })
     }
 

@@ -65,7 +65,7 @@ pub(super) struct Form {
     pub near: usize,
     /// Bytes of shared memory of a block.
     pub shared: usize,
-    /// Bytes that a hidden channel of an image has in a tensor that is kept: slopes in 8 bits, in lines that begin on 16 bytes.
+    /// Bytes that a hidden channel of an image has in a tensor that is kept: slopes in 8 bits, in lines of 16.
     pub kept_bytes: usize,
 }
 
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_what_is_kept_begin_on_16_bytes() {
+    fn lines_of_what_is_kept_are_16_bytes() {
         let c = channels(64, 64, 64);
         for (w, bytes) in [(1, 48), (9, 48), (16, 48), (17, 96)] {
             assert_eq!(form(&c, [3, w], H200).expect("fits").kept_bytes, bytes);
