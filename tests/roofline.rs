@@ -310,7 +310,6 @@ const MISSES: &[(&str, &str, Criterion, f64)] = &[
     ("h200", "squeeze_excite_fprop_f32_gated", Narrow, 0.162),
     ("h200", "squeeze_excite_fprop_f32_gated", Banks, 0.232),
     ("h200", "squeeze_excite_dgrad_f32_sums_x4", Banks, 0.750),
-    ("h200", "conv2d_fprop_bf16_window_64x64", Roof, 1.920),
     ("a100", "mbconv_dgrad_bf16_n256", Roof, 1.841),
     ("a100", "mbconv_dgrad_bf16_n256", Banks, 0.075),
     ("a100", "mbconv_fprop_bf16_n256", Roof, 1.717),
