@@ -73,7 +73,10 @@ mod tests {
             assert!(w.len() <= at.straight && at.straight <= at.transposed);
             assert_eq!(at.has_bf16(), groups == 1, "{w}");
             if groups == 1 {
-                assert!(at.straight % 4 == 0 && at.transposed % 4 == 0, "{at:?}");
+                assert!(
+                    at.straight.is_multiple_of(4) && at.transposed.is_multiple_of(4),
+                    "{at:?}"
+                );
                 assert!(at.transposed - at.straight >= w.len() / 2, "{at:?}");
                 assert!(at.len - at.transposed >= w.len() / 2, "{at:?}");
             }
