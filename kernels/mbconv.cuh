@@ -12,33 +12,21 @@
 // Hidden channels of a slice.
 #define SLICE 32
 
-// By value; `Cell` in src/ops/mbconv/fused.rs. h, w of x; a tile is rows x columns pixels of it. Room: pixels that shared memory has around
-// a tile, at the distance of one window and of two.
+// By value; `Cell` in src/ops/mbconv/fused.rs. h, w of x; a tile is rows x columns pixels of it. Room: pixels that shared memory has for
+// a tile and what its windows reach.
 struct Cell {
-    int h, w, ci, co, hidden, rows, columns, near_room, far_room;
+    int h, w, ci, co, hidden, rows, columns, near_room;
     // Of squeeze-and-excite around it: its factor, hidden units, and slices of the partial sums.
     float alpha;
     int units, slices;
 };
 
-// swish in bf16 precision: the sigmoid is (1 + tanh(x / 2)) / 2, from one instruction whose error is below half a unit of bf16.
+// tanh in one instruction, whose error is below half a unit of bf16: swish is h tanh(h) + h, h = x / 2.
 __device__ inline float tanh_fast(float x) {
     float t;
     asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x));
     return t;
 }
-__device__ inline float swish_fast(float x) {
-    const float half = 0.5f * x;
-    return fmaf(half, tanh_fast(half), half);
-}
-struct FastSwish {
-    float value, slope;
-    __device__ explicit FastSwish(float x) {
-        const float half = 0.5f * x, t = tanh_fast(half), s = fmaf(0.5f, t, 0.5f);
-        value = fmaf(half, t, half);
-        slope = fmaf(s, fmaf(-half, t, half), s);
-    }
-};
 
 // Fragments by the address in shared memory: what a loop adds to it is one instruction.
 __device__ inline void load_at(unsigned (&r)[4], unsigned at) {

@@ -28,11 +28,14 @@ const BESIDE: usize = 4;
 const MORE: usize = 3;
 /// Columns of the sums that the kernels are compiled for.
 const WIDTHS: [usize; 3] = [64, 128, 256];
-/// As in the kernels that double the resolution: lines of `x` in a tile, columns of the skip's sums, and the taps of the window as the
-/// pixels of `x` see it.
+/// As in the kernels that double the resolution: lines of `x` in a tile, columns of the skip's sums, pixels of `y` that a pixel of `x` stands
+/// for, and the taps of the window as the pixels of `x` see it.
 const SIDE: usize = 8;
 const SKIP: usize = 128;
+const PLANES: usize = 4;
 pub(super) const TAPS: usize = 36;
+/// Bytes between the slopes that their blocks have of neighbouring pixels.
+const KEPT: usize = SLICE + 16;
 
 /// As the kernels take it.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -46,7 +49,6 @@ struct Cell {
     rows: i32,
     columns: i32,
     near_room: i32,
-    far_room: i32,
     alpha: f32,
     units: i32,
     slices: i32,
@@ -112,7 +114,6 @@ struct Form {
     rows: usize,
     columns: usize,
     near: usize,
-    far: usize,
     width: usize,
     elements: usize,
     /// Numbers of a channel of a slice besides.
@@ -152,7 +153,6 @@ impl Form {
             rows: ROWS,
             columns: COLUMNS,
             near,
-            far: 0,
             width,
             elements,
             window: TABLE + 2,
@@ -165,38 +165,38 @@ impl Form {
 
     /// To twice the resolution.
     fn up(c: &Channels, [h, w]: [usize; 2], direction: Direction) -> Option<Self> {
-        let around = |distance| widest(h, SIDE, distance) * widest(w, SIDE, distance);
+        let around = widest(h, SIDE, 1) * widest(w, SIDE, 1);
         let (tile, stride) = (SIDE * SIDE, SLICE + PAD);
         // Two m-tiles at a time forward, three backward.
-        let (widths, sums, near, far) = match direction {
-            Direction::Fprop => ([64, 128], c.co, around(1).next_multiple_of(32), 0),
-            Direction::Dgrad => (
-                [128, 256],
-                c.ci,
-                (4 * around(1)).next_multiple_of(48),
-                around(2),
-            ),
+        let (widths, sums, near) = match direction {
+            Direction::Fprop => ([64, 128], c.co, around.next_multiple_of(32)),
+            Direction::Dgrad => ([128, 256], c.ci, (PLANES * around).next_multiple_of(48)),
         };
         let width = widths.into_iter().find(|n| *n >= sums)?;
         let elements = match direction {
             Direction::Fprop => {
-                near * (c.ci + PAD + stride) + (5 * tile + c.ci) * stride + SLICE * (SKIP + PAD)
+                let slopes = (1 + PLANES) * tile * KEPT / 2;
+                let rows = near + PLANES * tile + c.ci;
+                near * (c.ci + PAD) + rows * stride + slopes + SLICE * (SKIP + PAD)
             }
             Direction::Dgrad => {
-                near * (c.co + PAD + stride) + (far + tile + width) * stride + SLICE * (c.co + PAD)
+                let rows = PLANES * (SIDE + 2) * (SIDE + 2) + tile + width;
+                // And for each pixel a number of 16 bits: where it stands.
+                let beside = tile * KEPT / 2 + near;
+                near * (c.co + PAD) + rows * stride + SLICE * (c.co + PAD) + beside
             }
         };
         Some(Form {
             rows: SIDE,
             columns: SIDE,
             near,
-            far,
             width,
             elements,
             window: TAPS + 2,
             gate: tile * (SLICE + PAD) / 2,
-            kept: 1,
-            kept_bytes: h * w * size_of::<u16>(),
+            // Slopes in 8 bits at the low resolution, and of each plane of the high one.
+            kept: 1 + PLANES,
+            kept_bytes: h * w,
         })
     }
 }
@@ -251,7 +251,7 @@ impl Fused {
         let int = |n: usize| i32::try_from(n).expect("extents fit 31 bits");
         let tiles = h.div_ceil(rows) * w.div_ceil(columns);
         // The kernels count what is kept in 32 bits.
-        let fits = shared <= cx.shared && i32::try_from(hidden).is_ok();
+        let fits = shared <= cx.shared && i32::try_from(form.kept * hidden).is_ok();
         fits.then(|| Fused {
             cell: Cell {
                 h: int(h),
@@ -262,7 +262,6 @@ impl Fused {
                 rows: int(rows),
                 columns: int(columns),
                 near_room: int(near),
-                far_room: int(form.far),
                 alpha: 0.0,
                 units: 0,
                 slices: 0,
@@ -349,9 +348,9 @@ impl Fused {
         self.end(launch, self.cell)
     }
 
-    /// With the addresses of what is kept.
+    /// With the addresses of what is kept: slopes of either swish.
     fn keeping(&self, launch: GpuLaunch) -> GpuLaunch {
-        (0..self.kept).fold(launch, |l, i| l.address(Tensor::Kept, i * self.hidden))
+        (0..2).fold(launch, |l, i| l.address(Tensor::Kept, i * self.hidden))
     }
 
     /// Where the window stands that the kernels read.
@@ -374,14 +373,10 @@ impl Fused {
         v: Option<Operand>,
     ) -> GpuLaunch {
         let at = super::cuda::Layout::new(&op.channels);
-        // What stands before the second swish is kept, or made again of the window and its bias.
-        let bias = self.upsample.then_some(at.b_dw);
-        let all = ([at.w1_bf16, self.window(&at, Direction::Dgrad)].into_iter())
-            .chain(bias)
-            .chain([at.w2_bf16]);
+        let window = self.window(&at, Direction::Dgrad);
         let weights = match self.sm_90a {
             true => vec![at.slices],
-            false => all.collect(),
+            false => vec![at.w1_bf16, window, at.w2_bf16],
         };
         let operands = |launch: GpuLaunch, operands: &[Operand]| {
             (operands.iter()).fold(launch, |l, (tensor, at)| l.address(*tensor, *at))
@@ -527,7 +522,8 @@ mod tests {
         assert_eq!((backward.blocks, backward.width), (256, 256));
         // 9x9 pixels around a corner of the image, and four times as many of y.
         assert_eq!((forward.cell.near_room, backward.cell.near_room), (96, 336));
-        assert_eq!((forward.kept, forward.hidden), (1, 64 * 16 * 16 * 768 / 2));
+        // Slopes of 8 bits: at the low resolution, and of four planes.
+        assert_eq!((forward.kept, forward.hidden), (5, 64 * 16 * 16 * 768 / 4));
     }
 
     #[test]
