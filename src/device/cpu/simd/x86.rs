@@ -124,11 +124,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn recip(self, d: __m512) -> __m512 {
-        // 14 bits and one Newton step: a third of the port time of a division.
+        // Not the approximation of 14 bits with a Newton step: processors of different makers differ in it, and so would results.
         // SAFETY: a value of this type proves the instruction set.
-        let r = unsafe { _mm512_rcp14_ps(d) };
-        let e = self.fnma(d, r, self.splat(1.0));
-        self.fma(r, e, r)
+        unsafe { _mm512_div_ps(_mm512_set1_ps(1.0), d) }
     }
     #[inline(always)]
     fn select_gt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
