@@ -2,6 +2,7 @@
 // memory, and the products of a slice of hidden channels.
 #pragma once
 
+#include "ldmatrix.cuh"
 #include "mma.cuh"
 #include "squeeze_excite.cuh"
 
@@ -28,19 +29,6 @@ __device__ inline float tanh_fast(float x) {
     return t;
 }
 
-// Fragments by the address in shared memory: what a loop adds to it is one instruction.
-__device__ inline void load_at(unsigned (&r)[4], unsigned at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at)
-                 : "memory");
-}
-__device__ inline void load_transposed_at(unsigned (&r)[4], unsigned at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at)
-                 : "memory");
-}
 #define BYTES static_cast<unsigned>(sizeof(bf16))
 
 // The two halves of a word.
@@ -185,7 +173,7 @@ struct TileSums {
     // The same with rows of a that lie anywhere: rows(i) is the address of the lane's place in the fragments of the warp's m-tile i.
     template <int S, bool TRANSPOSED, class Rows>
     __device__ void add_rows(Rows rows, const bf16 *b) {
-        add_fragments<S, TRANSPOSED>([&](unsigned (&left)[4], int i, int k) { load_at(left, rows(i) + k * BYTES); }, b);
+        add_fragments<S, TRANSPOSED>([&](unsigned (&left)[4], int i, int k) { load_matrices(left, rows(i) + k * BYTES); }, b);
     }
 
     // The same with a[S][M] that lies in lines of STRIDE.
@@ -193,7 +181,7 @@ struct TileSums {
     __device__ void add_lines(const bf16 *a, const bf16 *b) {
         const unsigned own = shared_address(lane_of_a_transposed(a + pixel, STRIDE, threadIdx.x % 32));
         add_fragments<S, TRANSPOSED>(
-            [&](unsigned (&left)[4], int i, int k) { load_transposed_at(left, own + (k * STRIDE + i * 16) * BYTES); }, b);
+            [&](unsigned (&left)[4], int i, int k) { load_matrices_transposed(left, own + (k * STRIDE + i * 16) * BYTES); }, b);
     }
 
     // The same with fragments of a that load(left, i, k) brings for the warp's m-tile i.
@@ -210,9 +198,9 @@ struct TileSums {
 #pragma unroll
             for (int j = 0; j < TILES; j += 2) {
                 if (TRANSPOSED)
-                    load_at(right, own + (j * 8 * stride + k) * BYTES);
+                    load_matrices(right, own + (j * 8 * stride + k) * BYTES);
                 else
-                    load_transposed_at(right, own + (k * stride + j * 8) * BYTES);
+                    load_matrices_transposed(right, own + (k * stride + j * 8) * BYTES);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     mma_bf16(c[i][j], left[i], right[0], right[1]);
@@ -278,13 +266,13 @@ __device__ inline void product(float (&sums)[M][S / 8][4], const bf16 *a, int a_
     for (int k = 0; k < depth; k += 16, rows += 16 * BYTES, own += step) {
         unsigned left[M][4], right[4];
 #pragma unroll
-        for (int i = 0; i < M; ++i) load_at(left[i], rows + i * 16 * a_stride * BYTES);
+        for (int i = 0; i < M; ++i) load_matrices(left[i], rows + i * 16 * a_stride * BYTES);
 #pragma unroll
         for (int j = 0; j < S / 8; j += 2) {
             if (TRANSPOSED)
-                load_at(right, own + j * columns);
+                load_matrices(right, own + j * columns);
             else
-                load_transposed_at(right, own + j * columns);
+                load_matrices_transposed(right, own + j * columns);
 #pragma unroll
             for (int i = 0; i < M; ++i) {
                 mma_bf16(sums[i][j], left[i], right[0], right[1]);

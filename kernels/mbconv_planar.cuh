@@ -147,12 +147,12 @@ __device__ inline void product_around(float (&sums)[SLICE / 16][T][4], const bf1
 #pragma unroll
         for (int m = 0; m < SLICE / 16; ++m)
             if (K_MAJOR)
-                load_transposed_at(left[m], left_at + m * down);
+                load_matrices_transposed(left[m], left_at + m * down);
             else
-                load_at(left[m], left_at + m * down);
+                load_matrices(left[m], left_at + m * down);
 #pragma unroll
         for (int j = 0; j < T - 1; j += 2) {
-            load_at(right, two_at + j / 2 * across);
+            load_matrices(right, two_at + j / 2 * across);
 #pragma unroll
             for (int m = 0; m < SLICE / 16; ++m) {
                 mma_bf16(sums[m][j], left[m], right[0], right[1]);

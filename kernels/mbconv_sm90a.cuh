@@ -139,13 +139,13 @@ struct Toeplitz {
     // sum[i] += the window of channel `channel` + i of the warp: c[16, 8] of columns by lines.
     __device__ void add(float (&sum)[2][4], int channel, const Pairs *pairs) const {
         unsigned fifth[4], beside_fifth[4];
-        load_at(fifth, last + channel * PLANE);
-        if (WIDE) load_at(beside_fifth, side_last + channel * PLANE);
+        load_matrices(fifth, last + channel * PLANE);
+        if (WIDE) load_matrices(beside_fifth, side_last + channel * PLANE);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             unsigned in[2][4], beside[4];
-            load_at(in[0], lines + (channel + i) * PLANE);
-            load_at(in[1], lines + (channel + i) * PLANE + 2 * PLANE_LINE);
+            load_matrices(in[0], lines + (channel + i) * PLANE);
+            load_matrices(in[1], lines + (channel + i) * PLANE + 2 * PLANE_LINE);
             const Pairs &of = pairs[channel + i];
             const uint4 four = of.lines[pair];
             const unsigned taps[5] = {four.x, four.y, four.z, four.w, of.last[pair]};
@@ -156,7 +156,7 @@ struct Toeplitz {
                 mma_bf16(sum[i], left, right[0], right[1]);
             }
             if (WIDE) {
-                load_at(beside, side_lines + (channel + i) * PLANE);
+                load_matrices(beside, side_lines + (channel + i) * PLANE);
                 const uint4 four = of.lines[side];
                 const unsigned taps[5] = {four.x, four.y, four.z, four.w, of.last[side]};
 #pragma unroll
@@ -232,9 +232,9 @@ struct Pieces {
         const unsigned from = ring + (at - AHEAD) % RING * SIZE + own_row<WINDOW>();
         ask();
         if (WINDOW)
-            load_transposed_at(words, from);
+            load_matrices_transposed(words, from);
         else
-            load_at(words, from);
+            load_matrices(words, from);
     }
 };
 

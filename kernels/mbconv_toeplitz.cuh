@@ -55,8 +55,8 @@ __device__ inline int window_y(int at) { return (at / 32 % 2 * 2 + at / 64) * 2 
 // c += the window of a channel on a tile. `pixels` is the address of the lane's row of a in shared memory.
 __device__ inline void correlate(float (&c)[4], unsigned pixels, const unsigned *table, const WindowLane &lane) {
     unsigned first[4], last[4];
-    load_at(first, pixels);
-    load_at(last, pixels + 2 * PITCH * 4);
+    load_matrices(first, pixels);
+    load_matrices(last, pixels + 2 * PITCH * 4);
     const uint2 low = *reinterpret_cast<const uint2 *>(table + 2 * lane.low), high = *reinterpret_cast<const uint2 *>(table + 2 * lane.high);
     const unsigned last_low = table[2 * LAST_STEP + lane.low], last_high = table[2 * LAST_STEP + lane.high];
     const unsigned middle[4] = {first[1], last[0], first[3], last[2]};
